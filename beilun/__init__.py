@@ -1,0 +1,1 @@
+"""The application: the verbs that compose simulator and edge."""

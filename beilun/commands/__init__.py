@@ -1,0 +1,1 @@
+"""One verb or noun a file."""

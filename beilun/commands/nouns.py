@@ -1,0 +1,174 @@
+"""What there is: KPIs, device kinds, scenarios, network profiles; listed, or one described."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from beilun import console
+from config.errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Name = Annotated[
+    str, typer.Argument(metavar="[NAME]", help="Describe this one.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+
+
+def kpis(name: Name = "", as_json: Json = False) -> None:
+    """List the KPIs with unit and meaning, or describe one with formula, clause and inputs."""
+    from edge import kpis as folder
+
+    found = {
+        kpi.name: {
+            "name": kpi.name,
+            "unit": kpi.unit,
+            "better": kpi.better,
+            "summary": kpi.summary,
+            "formula": kpi.formula,
+            "clause": kpi.clause,
+            "kinds": list(kpi.kinds),
+            "needs": list(kpi.needs),
+        }
+        for kpi in folder.load().values()
+    }
+    _answer("KPI", found, name, ("name", "unit", "better", "summary"), as_json=as_json)
+
+
+def devices(name: Name = "", as_json: Json = False) -> None:
+    """List the device kinds, or describe one with all its settings, units and defaults."""
+    from simulator.device import kinds
+
+    found = {
+        kind.name: {
+            "name": kind.name,
+            "summary": kind.summary,
+            "settings": [
+                dict(zip(("setting", "default", "unit", "meaning"), row, strict=True))
+                for row in kind.settings()
+            ],
+            "channels": dict(kind.channels),
+        }
+        for kind in kinds().values()
+    }
+    _answer("device kind", found, name, ("name", "summary"), as_json=as_json)
+
+
+def scenarios(name: Name = "", as_json: Json = False) -> None:
+    """List the shipped scenarios, or describe one with all its settings."""
+    from config.scenario import find_scenario, scenario_names
+    from config.units import format_duration, format_time
+
+    found: dict[str, dict[str, Any]] = {}
+    for each in [name] if name in scenario_names() else scenario_names():
+        scenario = find_scenario(each)
+        found[each] = {
+            "name": scenario.name,
+            "summary": scenario.summary,
+            "plant": scenario.plant,
+            "network": scenario.network,
+            "seed": scenario.seed,
+            "start": format_time(scenario.start),
+            "length": format_duration(scenario.length),
+            "edge": {
+                "pane": format_duration(scenario.edge.pane),
+                "windows": ", ".join(map(format_duration, scenario.edge.windows)),
+                "lateness": format_duration(scenario.edge.lateness),
+                "retention": format_duration(scenario.edge.retention),
+                "max_skew": format_duration(scenario.edge.max_skew),
+            },
+            "expect": [str(expect) for expect in scenario.expect],
+        }
+    _answer("scenario", found, name, ("name", "plant", "network", "length", "summary"),
+            as_json=as_json)  # fmt: skip
+
+
+def networks(name: Name = "", as_json: Json = False) -> None:
+    """List the network profiles, or describe one with all its settings, units and defaults."""
+    from simulator.link.profile import load_profile, profile_names
+
+    found: dict[str, dict[str, Any]] = {}
+    for each in [name] if name in profile_names() else profile_names():
+        profile = load_profile(each)
+        found[each] = {
+            "name": each,
+            "summary": profile.summary,
+            "source": profile.source,
+            "settings": list(_leaves(profile)),
+        }
+    _answer("network", found, name, ("name", "summary"), as_json=as_json)
+
+
+def _answer(
+    what: str,
+    found: Mapping[str, Mapping[str, Any]],
+    name: str,
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+) -> None:
+    chosen = [found[known(what, name, found)]] if name else list(found.values())
+    if as_json:
+        console.ndjson(chosen)
+    elif name:
+        _describe(chosen[0])
+    else:
+        console.table(columns, [[item[column] for column in columns] for item in chosen])
+
+
+def _leaves(model: "BaseModel", prefix: str = "") -> Iterator[dict[str, Any]]:
+    """Every setting of a validated file, tables flattened."""
+    from pydantic import BaseModel
+
+    from config.tomlfile import unit_of
+
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _leaves(value, f"{prefix}{name}.")
+        elif prefix or name not in ("name", "summary", "source"):
+            unit = unit_of(type(model), (name,))
+            meaning = field.description or ""
+            yield {"setting": prefix + name, "value": value, "unit": unit, "meaning": meaning}
+
+
+def known(what: str, name: str, names: Collection[str]) -> str:
+    """``name`` if it is one of ``names``, else an error with a guess."""
+    from config.tomlfile import guess
+
+    if name not in names:
+        there = ", ".join(names) or "none"
+        raise UsageError(f"unknown {what} {name!r}{guess(name, names)}", hint=f"there are: {there}")
+    return name
+
+
+def _describe(item: Mapping[str, Any]) -> None:
+    width = max(map(len, item)) + 2
+    tables: list[tuple[str, list[dict[str, Any]]]] = []
+    for key, value in item.items():
+        match value:
+            case [{}, *_]:
+                tables.append((key, value))
+            case dict():
+                header = "unit" if key == "channels" else "value"
+                tables.append((key, [{"name": k, header: v} for k, v in value.items()]))
+            case list():
+                console.out(*_listed(key, value, width))
+            case _:
+                console.out(f"{key:{width}}{value}".rstrip())
+    for title, rows in tables:
+        console.out("")
+        columns = list(rows[0])
+        console.table(columns, [[_plain(row[c]) for c in columns] for row in rows], title)
+
+
+def _listed(key: str, values: list[Any], width: int) -> list[str]:
+    first, *rest = values or ["any"]
+    return [f"{key:{width}}{first}", *(f"{'':{width}}{value}" for value in rest)]
+
+
+def _plain(value: object) -> object:
+    """A setting's value as it is written; only bare numbers are left to be formatted."""
+    return value if isinstance(value, str) else str(value)

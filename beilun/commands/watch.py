@@ -1,0 +1,221 @@
+"""The live KPI table of a recording, read while the run writes it."""
+
+import contextlib
+import sqlite3
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from beilun import console
+from config.errors import ConfigError, Exit, RecordingError
+from config.units import format_duration, format_time, parse_duration
+
+REDRAW_S = 0.25
+SHOWN = 20
+"""How many windows a sparkline shows."""
+
+SERIES = """
+SELECT id, area, line, asset, kpi, unit FROM series WHERE window_length_ns = ?
+"""
+LAST = """
+SELECT window_start_ns, value, n, late FROM row
+WHERE series = ? ORDER BY window_start_ns DESC LIMIT ?
+"""
+"""An index seek: the primary key is (series, window_start_ns)."""
+
+COLUMNS = ("asset", "kpi", "last", "unit", f"last {SHOWN}", "n", "late", "age")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The last closed window of one KPI of one asset, and its history, oldest first."""
+
+    asset: str
+    kpi: str
+    unit: str
+    end_ns: int
+    value: float | None
+    n: int
+    late: int
+    history: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look into the file found; ``end_ns`` is as far as virtual time has come."""
+
+    lines: Sequence[Line]
+    end_ns: int
+    finished: bool
+
+
+def command(
+    file: Annotated[
+        Path | None, typer.Argument(help="A recording.", show_default="newest in runs/")
+    ] = None,
+    window: Annotated[str, typer.Option(help="Length of the windows shown.")] = "1m",
+    once: Annotated[bool, typer.Option("--once", help="Print one table and end.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Append lines, redraw nothing.")] = False,
+) -> Exit:
+    """Show the last value of every KPI, no data and worst first, until the run ends."""
+    try:
+        length_ns = parse_duration(window)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--window") from None
+    path = file or newest()
+    with contextlib.closing(_open(path)) as db:
+        if once:
+            seen = look(db, path, length_ns)
+            _require(db, seen, length_ns, path)
+            console.table(COLUMNS, cells(seen), heading(path, seen, length_ns))
+        elif plain or not console.is_terminal(sys.stdout):
+            _append(db, path, length_ns)
+        else:
+            _redraw(db, path, length_ns)
+    return Exit.OK
+
+
+def newest() -> Path:
+    """The recording written to last, in the run directory."""
+    from config import settings
+
+    directory = settings.load().run.directory
+    found = [
+        path
+        for path in (directory.iterdir() if directory.is_dir() else ())
+        if path.is_file() and not path.name.endswith(("-wal", "-shm", "-journal"))
+        and path.open("rb").read(15) == b"SQLite format 3"
+    ]  # fmt: skip
+    if not found:
+        raise ConfigError(
+            "no recording yet", at=str(directory), hint="`beilun run quickstart` makes one"
+        )
+    return max(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+def look(db: sqlite3.Connection, path: Path, length_ns: int) -> Look:
+    """Read the last windows of every series; a file without tables yet has none."""
+    better = _directions()
+    lines: list[Line] = []
+    done = False
+    try:
+        done = db.execute("SELECT 1 FROM meta WHERE key = 'finished'").fetchone() is not None
+        for number, area, line, asset, kpi, unit in db.execute(SERIES, (length_ns,)).fetchall():
+            rows = db.execute(LAST, (number, SHOWN)).fetchall()
+            if not rows:
+                continue
+            start_ns, value, n, late = rows[0]
+            name = "/".join(level for level in (area, line, asset) if level != "-") or "site"
+            history = tuple(row[1] for row in reversed(rows))
+            lines.append(Line(name, kpi, unit, start_ns + length_ns, value, n, late, history))
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return Look((), 0, done)
+        raise RecordingError(str(error), at=str(path)) from None
+    except sqlite3.DatabaseError as error:
+        raise RecordingError(f"not readable as a recording: {error}", at=str(path)) from None
+
+    def badness(line: Line) -> tuple[bool, str, float, str]:
+        value = line.value or 0.0
+        worst = {"up": value, "down": -value}.get(better.get(line.kpi, ""), 0.0)
+        return line.value is not None, line.kpi, worst, line.asset
+
+    lines.sort(key=badness)
+    return Look(lines, max((line.end_ns for line in lines), default=0), done)
+
+
+def cells(seen: Look) -> list[tuple[object, ...]]:
+    """The table of one look."""
+    return [
+        (
+            line.asset,
+            line.kpi,
+            line.value,
+            line.unit,
+            console.sparkline(line.history),
+            line.n,
+            line.late,
+            format_duration(seen.end_ns - line.end_ns),
+        )
+        for line in seen.lines
+    ]
+
+
+def heading(path: Path, seen: Look, length_ns: int) -> str:
+    """The line above the table."""
+    if not seen.lines:
+        return f"{path}: no {format_duration(length_ns)} window has closed yet"
+    at = format_time(seen.end_ns)
+    return f"{path}: {format_duration(length_ns)} windows up to {at}" + (
+        ", finished" if seen.finished else ""
+    )
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    if not path.is_file():
+        raise RecordingError("no such file", at=str(path), hint="`beilun run` makes one")
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+
+def _require(db: sqlite3.Connection, seen: Look, length_ns: int, path: Path) -> None:
+    """A table without a line is explained: which windows are there."""
+    if seen.lines:
+        return
+    try:
+        rows = db.execute("SELECT DISTINCT window_length_ns FROM series").fetchall()
+    except sqlite3.OperationalError:
+        rows = []
+    lengths = ", ".join(format_duration(row[0]) for row in sorted(rows))
+    raise RecordingError(
+        f"no window of {format_duration(length_ns)} in it",
+        at=str(path),
+        hint=f"it has windows of {lengths}" if lengths else "no window has closed yet",
+    )
+
+
+def _directions() -> dict[str, str]:
+    from edge import kpis
+
+    return {name: kpi.better for name, kpi in kpis.load().items()}
+
+
+def _append(db: sqlite3.Connection, path: Path, length_ns: int) -> None:
+    told: dict[tuple[str, str], int] = {}
+    while True:
+        seen = look(db, path, length_ns)
+        for line in sorted(seen.lines, key=lambda line: (line.end_ns, line.asset, line.kpi)):
+            if told.get((line.asset, line.kpi)) != line.end_ns:
+                told[line.asset, line.kpi] = line.end_ns
+                value = console.number(line.value)
+                console.out(
+                    f"{format_time(line.end_ns)}  {line.asset}  {line.kpi}  {value} {line.unit}"
+                )
+        sys.stdout.flush()
+        if seen.finished:
+            return
+        time.sleep(REDRAW_S)
+
+
+def _redraw(db: sqlite3.Connection, path: Path, length_ns: int) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    screen = Console(no_color=not console.colors(sys.stdout))
+    with Live(console=screen, screen=True, auto_refresh=False) as live:
+        while True:
+            seen = look(db, path, length_ns)
+            room = max(1, screen.size.height - 6)
+            rows = cells(seen)
+            title = heading(path, seen, length_ns) + "   Ctrl-C ends"
+            if len(rows) > room:
+                title += f"   ({room} of {len(rows)} lines)"
+            live.update(console.rich_table(COLUMNS, rows[:room], title), refresh=True)
+            if seen.finished:
+                break
+            time.sleep(REDRAW_S)
+    console.table(COLUMNS, rows, heading(path, seen, length_ns))

@@ -1,0 +1,1 @@
+"""What every room shares: units, errors, settings, scenarios, plants and network profiles."""

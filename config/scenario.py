@@ -1,0 +1,293 @@
+"""A scenario: a plant, a network, a seed, a span of time, and what is expected of it."""
+
+import fnmatch
+from collections.abc import Collection, Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+
+from config import tomlfile
+from config.errors import ConfigError, UsageError
+from config.units import NS_PER_DAY, NS_PER_S, DurationNs, TimeNs, format_duration, parse_time
+
+_STRICT = ConfigDict(
+    strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+)
+_MINUTE, _HOUR = 60 * NS_PER_S, 3_600 * NS_PER_S
+
+Op = Literal[">=", "<=", ">", "<", "==", "between"]
+
+
+def _as_tuple(value: object) -> object:
+    """One bound may be written without brackets."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (value,)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"should be a number, or for between a list of two, got {value!r}")
+    return value
+
+
+class EdgeSettings(BaseModel):
+    """How the edge cuts time. Part of a scenario, and a section of the settings."""
+
+    model_config = _STRICT
+
+    pane: DurationNs = 10 * NS_PER_S
+    """Shortest stretch that is folded; a late sample costs re-folding one."""
+    windows: Annotated[tuple[DurationNs, ...], Field(strict=False, min_length=1)] = (
+        _MINUTE,
+        _HOUR,
+        8 * _HOUR,
+    )
+    """Lengths of the KPI windows; each a multiple of the pane."""
+    lateness: DurationNs = 2 * NS_PER_S
+    """How long after a pane's end a message may arrive and not be late."""
+    retention: DurationNs = NS_PER_DAY
+    """How late a sample may be and still amend its row."""
+    max_skew: DurationNs = 5 * NS_PER_S
+    """How far ahead of its arrival a sample may claim to be."""
+
+    @field_validator("windows")
+    @classmethod
+    def _of_whole_panes(cls, windows: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        pane = info.data.get("pane")
+        broken = [w for w in windows if pane and w % pane]
+        if broken:
+            names = ", ".join(map(format_duration, broken))
+            raise ValueError(
+                f"every window must be a multiple of the pane ({format_duration(pane or 0)});"
+                f" {names} is not"
+            )
+        return tuple(sorted(set(windows)))
+
+
+class Expect(BaseModel):
+    """One expectation; without data it fails."""
+
+    model_config = _STRICT
+
+    kpi: str
+    """Name of a KPI; `beilun kpis` lists them."""
+    asset: str | None = None
+    """Glob over names (`dcm*`) or, with slashes, over whole paths; default: every asset."""
+    window: Literal["run"] | DurationNs = "run"
+    """Length of the windows that must hold it; `run` is the longest in use."""
+    op: Op
+    """How the measured value must stand to `value`."""
+    value: Annotated[
+        tuple[float, ...], BeforeValidator(_as_tuple), Field(strict=False, max_length=2)
+    ]
+    """The bound in the unit of the KPI, or for `between` the list of both."""
+
+    @field_validator("kpi")
+    @classmethod
+    def _is_known(cls, kpi: str, info: ValidationInfo) -> str:
+        return _known("KPI", kpi, (info.context or {}).get("kpis", ()))
+
+    @field_validator("window", mode="wrap")
+    @classmethod
+    def _one_message(cls, value: object, handler: ValidatorFunctionWrapHandler) -> object:
+        """Tell a wrong window once, not once per member of the union."""
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(f"should be a positive duration or run, got {value!r}") from None
+
+    @field_validator("value")
+    @classmethod
+    def _fits_op(cls, value: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        op = info.data.get("op")
+        if op == "between" and (len(value) != 2 or value[0] > value[1]):
+            raise ValueError("between needs a low and a high bound, like [0.5, 1.4]")
+        if op != "between" and op is not None and len(value) != 1:
+            raise ValueError(f"{op} needs one number")
+        return value
+
+    def matches(self, path: str) -> bool:
+        """Whether an asset path (`site/area/line/name`, roll-ups shorter) is meant."""
+        if self.asset is None:
+            return True
+        wanted, parts = self.asset.split("/"), path.split("/")
+        if len(wanted) == 1:
+            return fnmatch.fnmatchcase(parts[-1], wanted[0])
+        return len(wanted) == len(parts) and all(map(fnmatch.fnmatchcase, parts, wanted))
+
+    def holds(self, measured: float) -> bool:
+        """Whether a value meets it."""
+        low = self.value[0]
+        match self.op:
+            case ">=":
+                return measured >= low
+            case "<=":
+                return measured <= low
+            case ">":
+                return measured > low
+            case "<":
+                return measured < low
+            case "==":
+                return measured == low
+            case "between":
+                return low <= measured <= self.value[1]
+
+    def __str__(self) -> str:
+        return f"{self.kpi}{f'@{self.asset}' if self.asset else ''} {self.bound}"
+
+    @property
+    def bound(self) -> str:
+        """The right-hand side, as in `>= 0.6`."""
+        return f"{self.op} {' and '.join(f'{v:g}' for v in self.value)}"
+
+
+class Tolerance(BaseModel):
+    """How far a KPI may move before `beilun replay --expect` says so: the wider of the two."""
+
+    model_config = _STRICT
+
+    relative: Annotated[float, Field(ge=0, json_schema_extra={"unit": "ratio"})] = 0.0
+    """Share of the expected value."""
+    absolute: Annotated[float, Field(ge=0)] = 0.0
+    """In the unit of the KPI."""
+
+    def covers(self, expected: float, got: float) -> bool:
+        """Whether the difference is within it."""
+        return abs(got - expected) <= max(self.absolute, self.relative * abs(expected))
+
+
+class Scenario(BaseModel):
+    """All that a run depends on; a run is a pure function of it and of the version."""
+
+    model_config = _STRICT
+
+    name: str = ""
+    """By default the name of the file."""
+    summary: str = ""
+    """One line that says what it shows."""
+    plant: str
+    """A shipped plant by name, or a path to a plant file, relative to the scenario."""
+    network: str = "private-5g"
+    """Profile of the radio; `beilun networks` lists them."""
+    seed: Annotated[int, Field(ge=0)] = 1
+    """Start of every random stream."""
+    start: TimeNs = parse_time("2026-01-05T00:00:00Z")
+    """Where virtual time starts."""
+    length: DurationNs
+    """How much virtual time passes."""
+    edge: EdgeSettings = EdgeSettings()
+    """How the edge cuts time."""
+    expect: Annotated[tuple[Expect, ...], Field(strict=False)] = ()
+    """What must hold at the end."""
+    tolerance: dict[str, Tolerance] = {}
+    """Per KPI, how far a replay may differ; default: not at all."""
+
+    _folder: Path = PrivateAttr(default=Path())
+
+    @field_validator("plant")
+    @classmethod
+    def _has_plant(cls, plant: str, info: ValidationInfo) -> str:
+        if not _is_path(plant):
+            return _known("plant", plant, plant_names())
+        folder = (info.context or {}).get("folder", Path())
+        if not (folder / plant).is_file():
+            raise ValueError(f"no such file: {folder / plant}")
+        return plant
+
+    @field_validator("network")
+    @classmethod
+    def _has_network(cls, network: str) -> str:
+        return _known("network", network, _names("networks"))
+
+    @field_validator("tolerance")
+    @classmethod
+    def _of_known_kpis(
+        cls, tolerance: dict[str, Tolerance], info: ValidationInfo
+    ) -> dict[str, Tolerance]:
+        for kpi in tolerance:
+            _known("KPI", kpi, (info.context or {}).get("kpis", ()))
+        return tolerance
+
+    @model_validator(mode="after")
+    def _expects_windows_in_use(self) -> Self:
+        for number, expect in enumerate(self.expect, 1):
+            if expect.window != "run" and expect.window not in self.edge.windows:
+                used = ", ".join(map(format_duration, self.edge.windows))
+                raise ValueError(
+                    f"expect #{number}.window {format_duration(expect.window)} is not in"
+                    f" edge.windows ({used})"
+                )
+        return self
+
+    def plant_file(self) -> Path | Traversable:
+        """Where the plant is described."""
+        if _is_path(self.plant):
+            return self._folder / self.plant
+        return files("config") / "plants" / f"{self.plant}.toml"
+
+    def within(self, folder: Path) -> Self:
+        """The same scenario, its relative paths starting at ``folder``."""
+        same = self.model_copy()
+        same._folder = folder
+        return same
+
+
+def scenario_names() -> list[str]:
+    """Names of the shipped scenarios."""
+    return _names("scenarios")
+
+
+def plant_names() -> list[str]:
+    """Names of the shipped plants."""
+    return _names("plants")
+
+
+def find_scenario(name_or_path: str | Path, *, kpis: Collection[str] = ()) -> Scenario:
+    """A shipped scenario by name, or one from a file; ``kpis`` are the names it may expect."""
+    text = str(name_or_path)
+    if _is_path(text) or Path(text).is_file():
+        return read_scenario(Path(text), kpis=kpis)
+    if text not in scenario_names():
+        raise UsageError(
+            f"unknown scenario {text}{tomlfile.guess(text, scenario_names())}",
+            hint="`beilun scenarios` lists them; a file is given by its path, like ./scenario.toml",
+        )
+    return read_scenario(files("config") / "scenarios" / f"{text}.toml", kpis=kpis)
+
+
+def read_scenario(source: Path | Traversable, *, kpis: Collection[str] = ()) -> Scenario:
+    """A scenario from its file, which also names it."""
+    folder = source.parent if isinstance(source, Path) else Path()
+    data = {"name": source.name.removesuffix(".toml"), **tomlfile.load(source)}
+    context: Mapping[str, object] = {"folder": folder, "kpis": kpis}
+    try:
+        return tomlfile.validate(data, Scenario, at=str(source), context=context).within(folder)
+    except ConfigError as error:
+        error.hint = error.hint or "`beilun config schema scenario` lists every setting"
+        raise
+
+
+def _is_path(text: str) -> bool:
+    return "/" in text or text.endswith(".toml")
+
+
+def _names(folder: str) -> list[str]:
+    found = (files("config") / folder).iterdir()
+    return sorted(f.name.removesuffix(".toml") for f in found if f.name.endswith(".toml"))
+
+
+def _known(what: str, name: str, names: Collection[str]) -> str:
+    if names and name not in names:
+        raise ValueError(f"unknown {what} {name!r}{tomlfile.guess(name, names)}")
+    return name

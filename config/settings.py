@@ -1,0 +1,293 @@
+"""Settings in layers, each value with its origin.
+
+Lowest first: default < scenario < ``beilun.toml`` (the nearest upward, then ``--config``) <
+``BEILUN_SECTION__KEY`` < flag. One spelling everywhere: ``[run] speed`` is ``BEILUN_RUN__SPEED``.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationError
+
+from config import tomlfile
+from config.errors import ConfigError
+from config.scenario import EdgeSettings, Scenario
+from config.units import format_duration
+
+FILE = "beilun.toml"
+RESERVED = frozenset({"BEILUN_REQUIRE_SERVERS"})
+"""Variables of ours that are not settings."""
+HIDDEN = "••••"
+
+_MODEL = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def _as_speed(value: object) -> object:
+    """``max``, or a number above 0, also as text (from the environment)."""
+    try:
+        speed = float(value) if isinstance(value, str | int | float) and value != "max" else None
+    except ValueError:
+        speed = 0.0
+    if speed is not None and not 0 < speed < float("inf"):
+        raise ValueError(f"should be max or a number above 0, got {value!r}")
+    return value if speed is None else speed
+
+
+def _as_url(value: object) -> object:
+    if isinstance(value, str) and value != "auto":
+        address = urlsplit(value)
+        if address.scheme != "mqtt" or not address.hostname:
+            raise ValueError("should be auto or an address like mqtt://localhost:1883")
+    return value
+
+
+class Broker(BaseModel):
+    """Which MQTT broker, and as whom."""
+
+    model_config = _MODEL
+
+    url: Annotated[str, BeforeValidator(_as_url)] = "auto"
+    """`mqtt://host:port`, or `auto`: mosquitto if installed, else the embedded broker."""
+    username: str = ""
+    """Empty: anonymous."""
+    password: SecretStr | None = None
+    """Only from the environment; in a file name a `password_file`."""
+    password_file: Path | None = None
+    """File whose first line is the password."""
+
+    def secret(self) -> str | None:
+        """The password, wherever it comes from."""
+        if self.password is not None:
+            return self.password.get_secret_value()
+        if self.password_file is None:
+            return None
+        try:
+            return self.password_file.read_text().split("\n", 1)[0]
+        except OSError as error:
+            raise ConfigError(
+                f"cannot be read: {error.strerror}",
+                at=f"broker.password_file {self.password_file}",
+            ) from None
+
+
+class Run(BaseModel):
+    """How fast a run goes and where it leaves its files."""
+
+    model_config = _MODEL
+
+    speed: Annotated[Literal["max"] | float, BeforeValidator(_as_speed)] = "max"
+    """Virtual seconds per second (1 is real time), or `max`."""
+    directory: Path = Path("runs")
+    """Where recordings are written."""
+
+
+class Log(BaseModel):
+    """What is told on stderr."""
+
+    model_config = _MODEL
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level that is told."""
+
+
+class Values(BaseModel):
+    """The sections of ``beilun.toml``."""
+
+    model_config = _MODEL
+
+    broker: Broker = Broker()
+    run: Run = Run()
+    edge: EdgeSettings = EdgeSettings()
+    log: Log = Log()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One effective value, as it is shown: its key, text, unit, origin and meaning."""
+
+    key: str
+    value: str
+    unit: str
+    origin: str
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The effective settings of this process."""
+
+    values: Values
+    origins: Mapping[str, str]
+    """Where each ``section.key`` that is not a default comes from."""
+
+    @property
+    def broker(self) -> Broker:
+        return self.values.broker
+
+    @property
+    def run(self) -> Run:
+        return self.values.run
+
+    @property
+    def edge(self) -> EdgeSettings:
+        return self.values.edge
+
+    @property
+    def log(self) -> Log:
+        return self.values.log
+
+    def show(self) -> Iterator[Setting]:
+        """Every setting; secrets stay hidden."""
+        for section, name in _keys():
+            model: BaseModel = getattr(self.values, section)
+            field = type(model).model_fields[name]
+            unit = tomlfile.unit_of(Values, (section, name))
+            yield Setting(
+                f"{section}.{name}",
+                _shown(name, getattr(model, name), duration=unit.startswith("duration")),
+                unit.split(",")[0],
+                self.origins.get(f"{section}.{name}", "default"),
+                field.description or "",
+            )
+
+
+def load(
+    scenario: Scenario | None = None,
+    *,
+    config: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    env: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Settings:
+    """The effective settings; one ``ConfigError`` lists every problem of every layer.
+
+    ``flags`` maps ``section.key`` to a value; ``None`` means that the flag was not given.
+    """
+    layers: dict[tuple[str, str], tuple[object, str]] = {}
+    found: list[str] = []
+    if scenario is not None:
+        for name in scenario.edge.model_fields_set:
+            layers["edge", name] = getattr(scenario.edge, name), f"scenario {scenario.name}"
+    nearest = nearest_file(folder or Path.cwd())
+    for path in [p for p in (nearest, config) if p is not None]:
+        values = read_file(path)
+        for section in values.model_fields_set:
+            model: BaseModel = getattr(values, section)
+            for name in model.model_fields_set:
+                layers[section, name] = getattr(model, name), str(path)
+    _from_environment(os.environ if env is None else env, layers, found)
+    for key, value in (flags or {}).items():
+        section, _, name = key.partition(".")
+        if value is not None:
+            layers[section, name] = value, f"flag {flag_of(key)}"
+    return _settled(layers, found)
+
+
+def read_file(path: Path) -> Values:
+    """One ``beilun.toml``; paths in it start where it lies, and it may hold no password."""
+    data = tomlfile.load(path)
+    broker = data.get("broker")
+    if isinstance(broker, dict) and "password" in broker:
+        raise ConfigError(
+            "a password does not belong in this file",
+            at=f"{path}, broker.password",
+            hint="set BEILUN_BROKER__PASSWORD, or name a file in broker.password_file",
+        )
+    values = tomlfile.validate(data, Values, at=str(path))
+    base, broker, run = path.parent, values.broker, values.run
+    if broker.password_file is not None:
+        broker = broker.model_copy(update={"password_file": base / broker.password_file})
+    if "directory" in run.model_fields_set:
+        run = run.model_copy(update={"directory": base / run.directory})
+    return values.model_copy(
+        update={n: v for n, v in (("broker", broker), ("run", run)) if n in values.model_fields_set}
+    )
+
+
+def nearest_file(folder: Path) -> Path | None:
+    """The first ``beilun.toml`` from a folder upward."""
+    start = folder.absolute()
+    found = (parent / FILE for parent in (start, *start.parents))
+    return next((path for path in found if path.is_file()), None)
+
+
+def flag_of(key: str) -> str:
+    """How a setting is spelt as a flag of a verb."""
+    short = {"broker.url": "--broker", "run.speed": "--speed", "run.directory": "--directory"}
+    return short.get(key, "--" + key.replace(".", "-").replace("_", "-"))
+
+
+def variable_of(key: str) -> str:
+    """How a setting is spelt in the environment."""
+    return "BEILUN_" + key.replace(".", "__").upper()
+
+
+def _keys() -> Iterator[tuple[str, str]]:
+    for section, field in Values.model_fields.items():
+        model: type[BaseModel] = type(field.default)
+        for name in model.model_fields:
+            yield section, name
+
+
+def _from_environment(
+    env: Mapping[str, str],
+    layers: dict[tuple[str, str], tuple[object, str]],
+    found: list[str],
+) -> None:
+    variables = {variable_of(f"{section}.{name}"): (section, name) for section, name in _keys()}
+    for variable in sorted(env):
+        if not variable.startswith("BEILUN_") or variable in RESERVED:
+            continue
+        if variable not in variables:
+            found.append(f"{variable}   unknown setting{tomlfile.guess(variable, variables)}")
+            continue
+        where = variables[variable]
+        text = env[variable]
+        value: object = text.split(",") if where == ("edge", "windows") else text
+        layers[where] = value, variable
+
+
+def _settled(layers: Mapping[tuple[str, str], tuple[object, str]], found: list[str]) -> Settings:
+    data: dict[str, dict[str, Any]] = {}
+    for (section, name), (value, _) in layers.items():
+        data.setdefault(section, {})[name] = value
+
+    def spelt(loc: tomlfile.Loc) -> str:
+        origin = layers[str(loc[0]), str(loc[1])][1] if loc[:2] in layers else "settings"
+        key = tomlfile.key(loc, data)
+        if origin.startswith("flag "):
+            return origin.removeprefix("flag ")
+        return origin if origin.startswith("BEILUN_") else f"{key} ({origin})"
+
+    try:
+        values = Values.model_validate(data)
+    except ValidationError as error:
+        found = found + tomlfile.problems(error, Values, data, spelt)
+    else:
+        if not found:
+            return Settings(values, {f"{s}.{n}": o for (s, n), (_, o) in layers.items()})
+    raise ConfigError(
+        tomlfile.count(found),
+        at="settings",
+        details=found,
+        hint="`beilun config show` lists every setting with its value and origin",
+    )
+
+
+def _shown(name: str, value: object, *, duration: bool) -> str:
+    if isinstance(value, SecretStr):
+        return HIDDEN
+    if name == "url" and isinstance(value, str) and "@" in value:
+        scheme, _, rest = value.partition("://")
+        return f"{scheme}://{HIDDEN}@{rest.rpartition('@')[2]}"
+    if isinstance(value, tuple):
+        return ", ".join(format_duration(length) for length in value)
+    if duration and isinstance(value, int):
+        return format_duration(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else str(value)

@@ -1,0 +1,1 @@
+"""The MEC aggregator: from a recording to KPI rows, as pure functions."""

@@ -1,0 +1,83 @@
+"""What a KPI is: metadata and a pure function of facts."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from edge.measures import Fact, Facts, Measure
+
+
+@dataclass(frozen=True, slots=True)
+class Kpi:
+    """A named quantity of one asset and window, or of a group of assets where it rolls up.
+
+    ``value`` gets the facts of its measures, added up over the assets of the group, and gives the
+    value in ``unit`` or ``None`` for no evidence. It rounds once: facts are integers.
+    """
+
+    name: str
+    unit: str
+    summary: str
+    formula: str
+    clause: str
+    better: str
+    """``up``, ``down``, or empty where neither is better."""
+    kinds: tuple[str, ...]
+    """Device kinds it is made for; empty: any."""
+    needs: tuple[str, ...]
+    """Channels an asset must have announced."""
+    measures: tuple[Measure, ...]
+    value: Callable[[Facts], float | None]
+    rolls_up: bool = False
+    """Whether it is also given for line, area and site."""
+
+    def applies(self, kind: str, channels: Mapping[str, str]) -> bool:
+        """Whether an asset of this kind, with these channels, has this KPI."""
+        return (not self.kinds or kind in self.kinds) and all(n in channels for n in self.needs)
+
+
+def number(facts: Facts, name: str) -> int | None:
+    """A sum among the facts; ``None`` where there is no evidence."""
+    value = facts.get(name)
+    return value if isinstance(value, int) else None
+
+
+def bins(facts: Facts, name: str) -> Mapping[int, int]:
+    """A histogram among the facts."""
+    value: Fact = facts.get(name, {})
+    return {} if isinstance(value, int) else value
+
+
+def ratio(over: int | None, under: int | None, scale: Fraction | int = 1) -> float | None:
+    """``over / under * scale``, rounded once; ``None`` without evidence or over nothing."""
+    if over is None or not under:
+        return None
+    return float(Fraction(over, under) * scale)
+
+
+def quantile(histogram: Mapping[int, int], share: float) -> int | None:
+    """The bin that holds the ``share`` quantile (nearest rank, lower); ``None`` when empty."""
+    total = sum(histogram.values())
+    if not total:
+        return None
+    rank = max(1, -int(-share * total // 1))
+    for key in sorted(histogram):
+        rank -= histogram[key]
+        if rank <= 0:
+            return key
+    return None
+
+
+def median(histogram: Mapping[int, int]) -> float | None:
+    """The median in bins, the mean of the middle two where their number is even."""
+    total = sum(histogram.values())
+    if not total:
+        return None
+    wanted = ((total - 1) // 2, total // 2)
+    found: list[int] = []
+    passed = 0
+    for key in sorted(histogram):
+        passed += histogram[key]
+        while len(found) < 2 and passed > wanted[len(found)]:
+            found.append(key)
+    return (found[0] + found[1]) / 2

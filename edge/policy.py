@@ -1,0 +1,37 @@
+"""What an edge is told: panes, windows, how late is late. Part of a recording's header."""
+
+from dataclasses import dataclass
+
+from config.units import NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Every decision of the gate and the windows is a function of a record and of this.
+
+    A sample is *late* where its message arrived more than ``lateness_ns`` after the end of the
+    sample's pane, *too late* beyond ``retention_ns``, and its message is *skewed* where a sample
+    claims a time more than ``max_skew_ns`` after arrival.
+    """
+
+    pane_ns: int = 10 * NS_PER_S
+    windows_ns: tuple[int, ...] = (60 * NS_PER_S, 3_600 * NS_PER_S, 28_800 * NS_PER_S)
+    lateness_ns: int = 2 * NS_PER_S
+    retention_ns: int = 86_400 * NS_PER_S
+    max_skew_ns: int = 5 * NS_PER_S
+
+    def __post_init__(self) -> None:
+        if any(length % self.pane_ns for length in self.windows_ns):
+            raise ValueError("every window must be a multiple of the pane")
+
+    def late(self, t_ns: int, arrival_ns: int) -> bool:
+        """Whether a sample came after its pane was closed."""
+        return arrival_ns > self.pane_end(t_ns) + self.lateness_ns
+
+    def too_late(self, t_ns: int, arrival_ns: int) -> bool:
+        """Whether a sample came too late to amend anything."""
+        return arrival_ns > self.pane_end(t_ns) + self.retention_ns
+
+    def pane_end(self, t_ns: int) -> int:
+        """End of the pane a sample falls in."""
+        return (t_ns // self.pane_ns + 1) * self.pane_ns

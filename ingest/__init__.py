@@ -1,0 +1,1 @@
+"""The wire contract, and the way from MQTT bytes to a journalled recording."""

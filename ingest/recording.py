@@ -1,0 +1,294 @@
+"""One SQLite file a run: the journal of received messages, and what belongs to it.
+
+Messages are kept as they came, before any gate, in compressed *blocks*: one row a block, with a
+checksum and the span of event times in it. One connection writes; readers open the file read-only
+and may do so while the run goes on.
+"""
+
+import contextlib
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from config.errors import RecordingError
+from config.units import format_time
+from ingest.messages import Batch, Envelope, Record, Reject
+
+FORMAT = "1"
+KEPT_REJECTS = 1_000
+"""How many refused messages are kept for inspection; the rest are only counted."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS block (
+    id INTEGER PRIMARY KEY, messages INTEGER NOT NULL, samples INTEGER NOT NULL,
+    first_ns INTEGER, last_ns INTEGER, crc INTEGER NOT NULL, data BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS reject (
+    id INTEGER PRIMARY KEY, reason TEXT NOT NULL, detail TEXT NOT NULL, topic TEXT NOT NULL,
+    received_ns INTEGER NOT NULL, size INTEGER NOT NULL, head BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS ledger (
+    side TEXT NOT NULL, entry TEXT NOT NULL, messages INTEGER NOT NULL, PRIMARY KEY (side, entry)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS truth (
+    asset TEXT NOT NULL, kpi TEXT NOT NULL, window_length_ns INTEGER NOT NULL,
+    window_start_ns INTEGER NOT NULL, value REAL,
+    PRIMARY KEY (asset, kpi, window_length_ns, window_start_ns)
+) WITHOUT ROWID;
+"""
+
+
+class Block(NamedTuple):
+    """Messages committed together."""
+
+    id: int
+    envelopes: list[Envelope]
+
+
+class TruthRow(NamedTuple):
+    """What a KPI really was; ``asset`` is site/area/line/name."""
+
+    asset: str
+    kpi: str
+    window_length_ns: int
+    window_start_ns: int
+    value: float | None
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[tuple[str, str, int, bytes]]).decode
+
+
+class Recording:
+    """A recording open for reading, or for writing by its one writer."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection, *, writes: bool) -> None:
+        self.path = path
+        self.db = db
+        self._writes = writes
+
+    @classmethod
+    def create(cls, path: Path) -> "Recording":
+        """Open for writing; a file of an earlier, broken-off session is continued."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise RecordingError(str(error), at=str(path), hint="is it a recording?") from None
+        recording = cls(path, db, writes=True)
+        recording._check_format(fresh=True)
+        return recording
+
+    @classmethod
+    def open(cls, path: Path, *, salvage: bool = False) -> "Recording":
+        """Open read-only; ``salvage`` also takes a file that was cut off."""
+        if not path.is_file():
+            raise RecordingError("no such file", at=str(path))
+        db = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None,
+            check_same_thread=False,
+        )  # fmt: skip
+        recording = cls(path, db, writes=False)
+        if salvage:
+            db.execute("PRAGMA writable_schema=ON")  # else SQLite refuses a file that lost its end
+        recording._check_format(fresh=False)
+        return recording
+
+    def _check_format(self, *, fresh: bool) -> None:
+        try:
+            found = self.meta("format")
+        except sqlite3.Error as error:
+            raise RecordingError(
+                f"not readable as a recording: {error}",
+                at=str(self.path),
+                hint="if it was cut off, --salvage uses everything before the damage",
+            ) from None
+        if found is None and fresh:
+            self.set_meta({"format": FORMAT})
+        elif found != FORMAT:
+            raise RecordingError(
+                f"format {found}, this version reads format {FORMAT}", at=str(self.path)
+            )
+
+    def __enter__(self) -> "Recording":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close; the last writer leaves one plain file, readable from read-only media."""
+        if self.db.in_transaction:
+            self.db.rollback()
+        if self._writes:
+            # A reader may still be there: then the file stays in WAL mode, and complete.
+            with contextlib.suppress(sqlite3.OperationalError):
+                self.db.execute("PRAGMA journal_mode=DELETE")
+        self.db.close()
+
+    # header -----------------------------------------------------------------------------------
+
+    def meta(self, key: str) -> str | None:
+        """One entry of the header."""
+        row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def meta_json(self, key: str) -> Any:
+        """One entry of the header that is JSON; ``None`` where it is missing."""
+        text = self.meta(key)
+        return None if text is None else json.loads(text)
+
+    def set_meta(self, entries: Mapping[str, str]) -> None:
+        """Write entries of the header, all or none."""
+        self.db.executemany(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            list(entries.items()),
+        )
+
+    # journal ----------------------------------------------------------------------------------
+
+    def append(self, records: Sequence[Record], rejects: Sequence[Reject] = ()) -> None:
+        """Commit one block; once this returns, ``kill -9`` does not lose it."""
+        envelopes: dict[int, Envelope] = {id(r.envelope): r.envelope for r in records}
+        batches = [r.message for r in records if isinstance(r.message, Batch)]
+        spans = [_span(batch) for batch in batches]
+        data = zlib.compress(
+            _pack([(e.codec, e.topic, e.received_ns, e.payload) for e in envelopes.values()]), 6
+        )
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            if envelopes:
+                self.db.execute(
+                    "INSERT INTO block (messages, samples, first_ns, last_ns, crc, data)"
+                    " VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        len(envelopes),
+                        sum(map(len, batches)),
+                        min((first for first, _ in spans), default=None),
+                        max((last for _, last in spans), default=None),
+                        zlib.crc32(data),
+                        data,
+                    ),
+                )
+            if rejects:
+                self._reject(rejects)
+            self.db.execute("COMMIT")
+        except BaseException:
+            self.db.execute("ROLLBACK")
+            raise
+
+    def _reject(self, rejects: Sequence[Reject]) -> None:
+        kept = self.db.execute("SELECT count(*) FROM reject").fetchone()[0]
+        self.db.executemany(
+            "INSERT INTO reject (reason, detail, topic, received_ns, size, head)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (r.reason, r.detail, r.topic, r.received_ns, r.size, r.head)
+                for r in rejects[: max(0, KEPT_REJECTS - kept)]
+            ],
+        )
+        self.db.executemany(
+            "INSERT INTO ledger VALUES ('unusable', ?, 1)"
+            " ON CONFLICT (side, entry) DO UPDATE SET messages = messages + 1",
+            [(r.reason,) for r in rejects],
+        )
+
+    def blocks(self, first_ns: int | None = None, last_ns: int | None = None) -> Iterator[Block]:
+        """Blocks in the order they were committed, optionally those with samples in a span.
+
+        A damaged block raises ``RecordingError``; everything before it has been yielded.
+        """
+        span, args = "", []
+        if first_ns is not None and last_ns is not None:
+            span, args = " AND last_ns >= ? AND first_ns <= ?", [first_ns, last_ns]
+        after, seen_ns = 0, None
+        while True:
+            try:
+                row = self.db.execute(
+                    "SELECT id, crc, data, last_ns FROM block WHERE id > ?" + span
+                    + " ORDER BY id LIMIT 1",
+                    [after, *args],
+                ).fetchone()  # fmt: skip
+                if row is None:
+                    return
+                number, crc, data, block_last_ns = row
+                if number != after + 1 and not span:
+                    raise ValueError(f"block {after + 1} is missing")
+                if zlib.crc32(data) != crc:
+                    raise ValueError("its checksum does not match")
+                envelopes = [Envelope(*item) for item in _unpack(zlib.decompress(data))]
+            except (
+                sqlite3.Error,
+                ValueError,
+                TypeError,
+                zlib.error,
+                msgspec.MsgspecError,
+            ) as error:
+                until = f", up to event time {format_time(seen_ns)}" if seen_ns else ""
+                raise RecordingError(
+                    f"damaged at block {after + 1}: {error}",
+                    at=str(self.path),
+                    hint=f"--salvage uses the {after} blocks before it{until}",
+                ) from None
+            yield Block(number, envelopes)
+            after, seen_ns = number, block_last_ns or seen_ns
+
+    def unusable(self) -> dict[str, int]:
+        """Refused messages by reason."""
+        return self.entries("unusable")
+
+    # ledger and truth ---------------------------------------------------------------------------
+
+    def entries(self, side: str) -> dict[str, int]:
+        """One side of the ledger."""
+        rows = self.db.execute("SELECT entry, messages FROM ledger WHERE side = ?", (side,))
+        return {str(entry): int(count) for entry, count in rows}
+
+    def set_entries(self, side: str, entries: Mapping[str, int]) -> None:
+        """Replace one side of the ledger."""
+        self.db.execute("BEGIN IMMEDIATE")
+        self.db.execute("DELETE FROM ledger WHERE side = ?", (side,))
+        self.db.executemany(
+            "INSERT INTO ledger VALUES (?, ?, ?)", [(side, k, n) for k, n in entries.items()]
+        )
+        self.db.execute("COMMIT")
+
+    def write_truth(self, rows: Iterable[TruthRow]) -> None:
+        """Add what the simulator knows."""
+        self.db.execute("BEGIN IMMEDIATE")
+        self.db.executemany("INSERT OR REPLACE INTO truth VALUES (?, ?, ?, ?, ?)", rows)
+        self.db.execute("COMMIT")
+
+    def truth(self) -> Iterator[TruthRow]:
+        """All true KPI values."""
+        yield from map(TruthRow._make, self.db.execute("SELECT * FROM truth"))
+
+    def attach(self, simulated: Path) -> None:
+        """Take over the simulator's own file: its header entries, ledger and truth."""
+        self.db.execute("ATTACH ? AS simulated", (str(simulated),))
+        try:
+            self.db.execute("BEGIN IMMEDIATE")
+            self.db.execute("INSERT OR REPLACE INTO truth SELECT * FROM simulated.truth")
+            self.db.execute("INSERT OR REPLACE INTO ledger SELECT * FROM simulated.ledger")
+            self.db.execute("INSERT OR IGNORE INTO meta SELECT * FROM simulated.meta")
+            self.db.execute("COMMIT")
+        finally:
+            self.db.execute("DETACH simulated")
+
+
+def _span(batch: Batch) -> tuple[int, int]:
+    """The times a fold may ask for a batch by: its samples' and its sending."""
+    first_ns, last_ns = int(batch.t_ns[0]), int(batch.t_ns[-1])
+    sent_ns = batch.meta.sent_ns
+    return (
+        (first_ns, last_ns) if sent_ns is None else (min(first_ns, sent_ns), max(last_ns, sent_ns))
+    )

@@ -1,0 +1,464 @@
+"""What every device kind is made of: settings, logs of what really happened, a PackML life.
+
+Theory of operation
+===================
+
+A device lives twice. Its *process* is a SimPy generator in virtual time that moves material and
+writes logs: step functions of time (``Steps``) and exact integrals of them (``Meter``). Its
+*signals* are columns computed afterwards, a block at a time, from those logs and a random stream
+of their own, so that how often a signal is sampled can never change what the plant does. A log may
+hold entries of the near future (the phases of a shot that is known to end well).
+"""
+
+import importlib
+import pkgutil
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from config.units import NS_PER_S
+from ingest.messages import Asset, Floats, Times
+from ingest.packml import PackML
+from ingest.topics import is_level
+
+if TYPE_CHECKING:
+    import simpy
+
+    from simulator.plant import Order
+    from simulator.plant.floor import Floor
+
+Ints = NDArray[np.int64]
+Process = Generator["simpy.Event", Any, None]
+
+Celsius = Annotated[float, Field(json_schema_extra={"unit": "degC"})]
+Kilonewtons = Annotated[float, Field(gt=0, json_schema_extra={"unit": "kN"})]
+Amperes = Annotated[float, Field(json_schema_extra={"unit": "A"})]
+Millimetres = Annotated[float, Field(gt=0, json_schema_extra={"unit": "mm"})]
+Megapascals = Annotated[float, Field(gt=0, json_schema_extra={"unit": "MPa"})]
+Acceleration = Annotated[float, Field(gt=0, json_schema_extra={"unit": "m/s2"})]
+Length = Annotated[float, Field(gt=0, json_schema_extra={"unit": "m"})]
+Count = Annotated[int, Field(ge=1)]
+
+KWH_NJ = 36 * 10**9
+"""The grid of every energy counter, 1e-5 kWh, in nanojoules (watts times nanoseconds)."""
+
+
+def ns(seconds: float) -> int:
+    """Seconds as whole nanoseconds."""
+    return round(seconds * NS_PER_S)
+
+
+class DeviceSpec(BaseModel):
+    """Settings that every device has."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    name: str
+    """Its name in topics and orders."""
+    kind: str
+    """Which model; ``beilun devices`` lists them."""
+    area: str
+    """ISA-95 area."""
+    line: str
+    """ISA-95 line or work centre."""
+
+    @field_validator("name", "area", "line")
+    @classmethod
+    def _is_level(cls, value: str) -> str:
+        if not is_level(value):
+            raise ValueError("needs letters, digits, dot, dash or underscore only")
+        return value
+
+    def settings_problems(self) -> list[str]:
+        """What is wrong between settings that are each valid; empty if nothing."""
+        return []
+
+
+class Steps:
+    """A step function of time, right-continuous: from ``t[i]`` on its value is ``v[i]``."""
+
+    __slots__ = ("t", "v")
+
+    def __init__(self, t_ns: int, value: int) -> None:
+        self.t = [t_ns]
+        self.v = [value]
+
+    @property
+    def last(self) -> int:
+        """The value of the last entry."""
+        return self.v[-1]
+
+    def set(self, t_ns: int, value: int) -> None:
+        """From ``t_ns`` on; time never runs back, and setting the same value changes nothing."""
+        if t_ns < self.t[-1]:
+            raise ValueError(f"time runs back: {t_ns} after {self.t[-1]}")
+        if value == self.v[-1]:
+            return
+        if t_ns == self.t[-1]:
+            self.v[-1] = value
+        else:
+            self.t.append(t_ns)
+            self.v.append(value)
+
+    def add(self, t_ns: int, count: int = 1) -> None:
+        """Step up by ``count``: a counter."""
+        self.set(t_ns, self.v[-1] + count)
+
+    def get(self, t_ns: int) -> int:
+        """The value at one time."""
+        return self.v[max(bisect_right(self.t, t_ns) - 1, 0)]
+
+    def at(self, times: Times) -> Ints:
+        """Values at ascending times; an entry at exactly such a time counts."""
+        if not len(times):
+            return np.empty(0, dtype=np.int64)
+        low = max(bisect_right(self.t, int(times[0])) - 1, 0)
+        high = bisect_right(self.t, int(times[-1]))
+        if high - low <= 1:
+            return np.full(len(times), self.v[low], dtype=np.int64)
+        steps = np.array(self.t[low:high], dtype=np.int64)
+        index = np.maximum(np.searchsorted(steps, times, side="right") - 1, 0)
+        return np.array(self.v[low:high], dtype=np.int64)[index]
+
+    def between(self, after_ns: int, to_ns: int) -> list[tuple[int, int]]:
+        """Entries in ``(after_ns, to_ns]``."""
+        low, high = bisect_right(self.t, after_ns), bisect_right(self.t, to_ns)
+        return list(zip(self.t[low:high], self.v[low:high], strict=True))
+
+
+class Meter:
+    """The integral of a piecewise constant rate, exact in integers, read on a fixed grid.
+
+    Watts times nanoseconds are nanojoules; the reading is the whole number of ``grid`` in them.
+    """
+
+    __slots__ = ("_cells", "_rest", "_sum", "grid", "rate")
+
+    def __init__(self, t_ns: int, rate: int, grid: int) -> None:
+        self.rate = Steps(t_ns, rate)
+        self.grid = grid
+        self._sum = 0
+        self._cells = [0]
+        self._rest = [0]
+
+    def set(self, t_ns: int, rate: int) -> None:
+        """The rate from ``t_ns`` on."""
+        before = self.rate
+        if rate == before.last:
+            return
+        since_ns, old = before.t[-1], before.last
+        before.set(t_ns, rate)
+        if len(before.t) > len(self._cells):
+            self._sum += old * (t_ns - since_ns)
+            cells, rest = divmod(self._sum, self.grid)
+            self._cells.append(cells)
+            self._rest.append(rest)
+
+    def at(self, times: Times) -> Ints:
+        """Readings at ascending times."""
+        low = max(bisect_right(self.rate.t, int(times[0])) - 1, 0)
+        high = max(bisect_right(self.rate.t, int(times[-1])), low + 1)
+        since = np.array(self.rate.t[low:high], dtype=np.int64)
+        index = np.maximum(np.searchsorted(since, times, side="right") - 1, 0)
+        rate = np.array(self.rate.v[low:high], dtype=np.int64)[index]
+        rest = np.array(self._rest[low:high], dtype=np.int64)[index]
+        cells = np.array(self._cells[low:high], dtype=np.int64)[index]
+        return cells + (rest + rate * (times - since[index])) // self.grid
+
+    def get(self, t_ns: int) -> int:
+        """The reading at one time."""
+        return int(self.at(np.array([t_ns], dtype=np.int64))[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Samples of one stream, ready to be sent: times, and per channel as many values."""
+
+    asset: Asset
+    stream: str
+    sent_ns: int
+    t_ns: Sequence[int]
+    ch: Mapping[str, Sequence[float | int | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class VdaState:
+    """What a VDA 5050 ``state`` message says, in our words."""
+
+    asset: Asset
+    sent_ns: int
+    order: str
+    last_node: str
+    last_sequence: int
+    nodes: tuple[tuple[str, int], ...]
+    """Nodes still to be reached, with their sequence numbers."""
+    driving: bool
+    load: str
+    charging: bool
+    waiting_for_link: bool
+    x_m: float
+    y_m: float
+    theta: float
+    speed_mps: float
+    since_node_m: float
+    battery_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class VdaConnection:
+    """An AGV comes online."""
+
+    asset: Asset
+    sent_ns: int
+
+
+Report = Columns | VdaState | VdaConnection
+
+
+class Device(Protocol):
+    """One simulated device: a process in virtual time, and the reports it sends about it."""
+
+    channels: ClassVar[Mapping[str, str]]
+    """Every channel it will ever send, with its unit."""
+    asset: Asset
+    path: str
+
+    def run(self) -> Process:
+        """Its life; started once, at the start of the run."""
+        ...
+
+    def reports(self, times: Times) -> list[Report]:
+        """What it says about the block of whole seconds ``times`` (ascending, ``(start, end]``).
+
+        Called once per block, in order, when the process has passed the block's end.
+        """
+        ...
+
+    def first_reports(self) -> list[Report]:
+        """What it says at the start of the run."""
+        ...
+
+    def pieces(self) -> int:
+        """Pieces it holds now."""
+        ...
+
+
+S = PackML
+_ACTIVE = frozenset(set(S) - {S.ABORTING, S.ABORTED, S.CLEARING, S.STOPPING, S.STOPPED})
+LEGAL: Mapping[PackML, frozenset[PackML]] = {
+    state: frozenset(
+        {*onward}
+        | ({S.STOPPING} if state in _ACTIVE else set())
+        | ({S.ABORTING} if state not in (S.ABORTING, S.ABORTED) else set())
+    )
+    for state, onward in {
+        S.STOPPED: {S.RESETTING},
+        S.RESETTING: {S.IDLE},
+        S.IDLE: {S.STARTING},
+        S.STARTING: {S.EXECUTE},
+        S.EXECUTE: {S.HOLDING, S.SUSPENDING, S.COMPLETING},
+        S.HOLDING: {S.HELD},
+        S.HELD: {S.UNHOLDING},
+        S.UNHOLDING: {S.EXECUTE},
+        S.SUSPENDING: {S.SUSPENDED},
+        S.SUSPENDED: {S.UNSUSPENDING},
+        S.UNSUSPENDING: {S.EXECUTE},
+        S.COMPLETING: {S.COMPLETE},
+        S.COMPLETE: {S.RESETTING},
+        S.STOPPING: {S.STOPPED},
+        S.ABORTING: {S.ABORTED},
+        S.ABORTED: {S.CLEARING},
+        S.CLEARING: {S.STOPPED},
+    }.items()
+}
+"""Which state may follow which (domain facts, section 2.5)."""
+
+
+class Bell:
+    """Wakes whoever waits for something to change."""
+
+    def __init__(self, env: "simpy.Environment") -> None:
+        self._env = env
+        self.event = env.event()
+
+    def ring(self) -> None:
+        """Wake all who wait now."""
+        rung, self.event = self.event, self._env.event()
+        rung.succeed()
+
+
+class Unit:
+    """A machine with a PackML state, an order registered on it, and an energy counter.
+
+    It leaves EXECUTE when the calendar does, and every second of its life is in one state.
+    """
+
+    channels: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, spec: DeviceSpec, floor: "Floor") -> None:
+        self.floor = floor
+        self.env = floor.env
+        self.asset = Asset(floor.plant.site, spec.area, spec.line, spec.name)
+        self.path = str(self.asset)
+        identity = crc32(self.path.encode())
+        self.dice = np.random.default_rng([floor.seed, identity, 1])
+        """What happens: draws of the process."""
+        self.noise = np.random.default_rng([floor.seed, identity])
+        """What is measured: draws of the signals."""
+        now = self.env.now
+        self.state = Steps(now, S.STOPPED)
+        self.energy = Meter(now, self.watts(S.STOPPED), KWH_NJ)
+        self.order = Steps(now, 0)
+        """Number of the order registered, 0 for none."""
+        self.pri_ns = Steps(now, 0)
+        """Planned time per item (cable: per metre) of that order."""
+
+    def watts(self, state: PackML) -> int:
+        """What it draws in a state."""
+        raise NotImplementedError
+
+    def enter(self, state: PackML) -> None:
+        """Change state now; an illegal change is a bug."""
+        if state not in LEGAL[PackML(self.state.last)]:
+            raise RuntimeError(f"{self.path}: {PackML(self.state.last).name} -> {state.name}")
+        self.state.set(self.env.now, state)
+        self.energy.set(self.env.now, self.watts(state))
+
+    def pace(self, state: PackML, seconds: float) -> Process:
+        """Be in a state for some time."""
+        self.enter(state)
+        yield self.env.timeout(ns(seconds))
+
+    def register(self, order: "Order | None", pri_s: float = 0.0) -> None:
+        """An order comes on the unit, or leaves it."""
+        self.order.set(self.env.now, 0 if order is None else order.number)
+        self.pri_ns.set(self.env.now, ns(pri_s))
+
+    def rest(self) -> Process:
+        """If this is no planned time, stop until it is; ends STOPPED (or as it was)."""
+        if self.floor.calendar.planned(self.env.now):
+            return
+        if self.state.last != S.STOPPED:
+            yield from self.pace(S.STOPPING, 5.0)
+            self.enter(S.STOPPED)
+        yield self.env.timeout(self.floor.calendar.resumes_ns(self.env.now) - self.env.now)
+
+    def planned_left_ns(self) -> int:
+        """Planned time until the next planned stop."""
+        return max(self.floor.calendar.pauses_ns(self.env.now) - self.env.now, 0)
+
+    def await_outside(self, ready: Callable[[], bool], bell: Bell, start_up: Callable[[], Process]) -> Process:  # noqa: E501
+        """SUSPENDED until ``ready``: what is missing comes from outside. Ends in EXECUTE."""
+        while not ready():
+            yield from self.pace(S.SUSPENDING, 1.0)
+            self.enter(S.SUSPENDED)
+            while not ready() and (left_ns := self.planned_left_ns()):
+                yield bell.event | self.env.timeout(left_ns)
+            if ready():
+                yield from self.pace(S.UNSUSPENDING, 1.0)
+                self.enter(S.EXECUTE)
+            else:
+                yield from self.rest()
+                yield from start_up()
+
+    def state_reports(self, times: Times) -> list[Report]:
+        """Each change of state in the block, at once."""
+        return [
+            Columns(self.asset, "state", t, (t,), {"state": (value,)})
+            for t, value in self.state.between(*span(times))
+        ]
+
+    def process_reports(self, times: Times, ch: Mapping[str, Sequence[float | int]]) -> list[Report]:
+        """Columns over the block, cut into panes; each is sent when it is full."""
+        return [
+            Columns(
+                self.asset,
+                "process",
+                int(times[high - 1]),
+                times[low:high].tolist(),
+                {name: values[low:high] for name, values in ch.items()},
+            )
+            for low, high in panes(times)
+        ]
+
+    def pieces(self) -> int:
+        """Pieces it holds now."""
+        return 0
+
+
+PANE_NS = 10 * NS_PER_S
+
+
+def span(times: Times) -> tuple[int, int]:
+    """The block ``(start, end]`` of whole seconds."""
+    return int(times[0]) - NS_PER_S, int(times[-1])
+
+
+def panes(times: Times) -> list[tuple[int, int]]:
+    """Index ranges of the panes in a block of seconds; a sample on a pane's end belongs to it."""
+    numbers = (times - 1) // PANE_NS
+    cuts = [0, *(np.nonzero(np.diff(numbers))[0] + 1).tolist(), len(times)]
+    return list(zip(cuts, cuts[1:], strict=False))
+
+
+def rounded(values: Floats, decimals: int) -> list[float]:
+    """Plain numbers with as many decimals as the instrument has."""
+    return np.round(values, decimals).tolist()
+
+
+def on_grid(units: Ints, per_one: int) -> list[float]:
+    """Counts of a fixed grid as plain numbers, the nearest double to each."""
+    return (units / per_one).tolist()
+
+
+def first_index(ordered: Sequence[int], t_ns: int) -> int:
+    """Where the first entry at or after ``t_ns`` stands."""
+    return bisect_left(ordered, t_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A device kind: its settings and its model."""
+
+    name: str
+    spec: type[DeviceSpec]
+    model: Callable[[Any, "Floor"], Device]
+    channels: Mapping[str, str]
+    summary: str
+
+    def settings(self) -> list[tuple[str, str, str, str]]:
+        """Name, default, unit and meaning of each setting."""
+        rows: list[tuple[str, str, str, str]] = []
+        for name, shape in self.spec.model_json_schema()["properties"].items():
+            default = "required" if "default" not in shape else str(shape["default"])
+            rows.append((name, default, shape.get("unit", ""), shape.get("description", "")))
+        return rows
+
+
+@cache
+def kinds() -> Mapping[str, Kind]:
+    """Every device kind there is: files of ``simulator.devices``, then entry points."""
+    import simulator.devices
+
+    found: dict[str, Kind] = {}
+    modules = [
+        importlib.import_module(f"simulator.devices.{info.name}")
+        for info in pkgutil.iter_modules(simulator.devices.__path__)
+    ]
+    for module, (spec, model) in [(m, m.MODEL) for m in modules] + [
+        (None, point.load()) for point in entry_points(group="beilun.devices")
+    ]:
+        name = spec.model_fields["kind"].default
+        doc = (module.__doc__ if module is not None else model.__doc__) or ""
+        found[name] = Kind(name, spec, model, model.channels, doc.strip().splitlines()[0])
+    return found

@@ -1,0 +1,1 @@
+"""One device kind a file, each ending with MODEL."""

@@ -1,0 +1,248 @@
+"""Network profiles: what a file in ``config/networks`` may say, and reading one by name.
+
+A profile holds mechanisms and their constants, never a table of measured delays. What concerns the
+whole network (``core``, ``transport``, ``drop_ratio``) stands at the top, what concerns the air under
+``radio``. Cells, slices, mobility and faults are further tables beside these.
+"""
+
+import difflib
+import tomllib
+from importlib.resources import files
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from config.errors import ConfigError
+from config.units import NS_PER_MS, Milliseconds, Ratio, Seconds
+
+
+def _unit(unit: str) -> dict[str, Any]:
+    return {"unit": unit}
+
+
+Decibels = Annotated[float, Field(ge=0, json_schema_extra=_unit("dB"))]
+MegabitsPerSecond = Annotated[float, Field(gt=0, le=1e6, json_schema_extra=_unit("Mbit/s"))]
+Microseconds = Annotated[float, Field(gt=0, json_schema_extra=_unit("us"))]
+PartsPerMillion = Annotated[float, Field(ge=-100, le=100, json_schema_extra=_unit("ppm"))]
+PositiveMs = Annotated[float, Field(gt=0, le=10_000, json_schema_extra=_unit("ms"))]
+SmallRatio = Annotated[float, Field(ge=0, le=0.5, json_schema_extra=_unit("ratio"))]
+
+
+class Spec(BaseModel):
+    """Part of a profile: strict, closed, immutable; attributes are documented by their docstrings."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+
+
+class Hop(Spec):
+    """A station on the way: some fixed work, then a wait for its tick, uniform over the spread."""
+
+    fixed_ms: PositiveMs
+    """Time that every message takes."""
+    spread_ms: Milliseconds = 0.0
+    """Longest further wait."""
+
+
+class Path(Spec):
+    """The two ends of one direction."""
+
+    device: Hop
+    """The device: its network stack, its modem and the wire between them."""
+    network: Hop
+    """The base station, access point or switch."""
+
+
+class Grant(Spec):
+    """How an uplink without a grant gets one: scheduling request, decision, grant."""
+
+    sr_period_ms: PositiveMs
+    """Distance of two occasions for a scheduling request: a multiple of the slot pattern."""
+    processing: Hop
+    """From the end of the request's slot to the earliest start of the granted one."""
+    hold_ms: Milliseconds
+    """A device keeps its grant this long after its last message; later it must ask again."""
+
+
+class Harq(Spec):
+    """Hybrid ARQ of one direction: the retransmission is soft-combined with what was heard."""
+
+    first_error_ratio: Ratio
+    """First transmissions that fail; link adaptation steers this value."""
+    next_error_ratio: Ratio
+    """Retransmissions that fail after soft combining."""
+    transmissions: Annotated[int, Field(ge=1, le=16)] = 4
+    """Attempts before RLC takes over."""
+    decode_ms: PositiveMs
+    """From the end of a slot to the receiver's verdict."""
+    schedule: Hop
+    """From the verdict (downlink: from the end of its feedback slot) to the earliest next try."""
+    feedback_error_ratio: SmallRatio = 0.0
+    """Failures taken for success because the feedback was misread; RLC has to notice."""
+
+
+class Carrier(Spec):
+    """One direction of the air."""
+
+    rate_mbps: MegabitsPerSecond
+    """What one device gets from the idle cell, averaged over the slot pattern."""
+    harq: Harq
+
+
+class Rlc(Spec):
+    """RLC in acknowledged mode, after HARQ gave up."""
+
+    recovery: Hop
+    """From the last failed attempt to the retransmission: reordering timer, status, scheduling."""
+    rounds: Annotated[int, Field(ge=1, le=32)] = 8
+    """Retransmissions before the radio gives a message up."""
+
+
+class Shadowing(Spec):
+    """Slow fading of one device; uplink and downlink share it."""
+
+    sd_db: Decibels
+    """Standard deviation of the received power."""
+    decorrelation_s: Seconds
+    """Time after which the device is, to the radio, somewhere else."""
+    margin_db: Decibels
+    """Fade that link adaptation absorbs at this place."""
+    knee_db: Annotated[float, Field(gt=0, json_schema_extra=_unit("dB"))] = 3.0
+    """Fade beyond the margin at which nothing is heard any more."""
+
+
+class Cellular(Spec):
+    """A scheduled radio: 4G or 5G, one device in an idle cell."""
+
+    kind: Literal["cellular"]
+    slot_ms: PositiveMs
+    """Slot length (LTE: the subframe)."""
+    pattern: Annotated[str, Field(pattern=r"^([DSU]{2,40}|F)$")]
+    """Slots in turn: D down, S down and guard, U up; ``F`` alone is FDD, every slot both ways."""
+    drift_ppm: PartsPerMillion = 10.0
+    """Drift of the cell's frame against the devices' clock: phases wander, as in the field."""
+    grant: Grant
+    up: Carrier
+    down: Carrier
+    rlc: Rlc
+    shadowing: Shadowing
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.pattern != "F" and not {"D", "U"} <= set(self.pattern):
+            raise ValueError("pattern needs at least one D and one U")
+        turn_ns = len(self.pattern) * round(self.slot_ms * NS_PER_MS)
+        if round(self.grant.sr_period_ms * NS_PER_MS) % turn_ns:
+            raise ValueError(f"grant.sr_period_ms is no multiple of {turn_ns / NS_PER_MS:g} ms")
+        return self
+
+
+class Wifi(Spec):
+    """Contention for a shared medium (802.11 DCF, best effort), one access per direction."""
+
+    kind: Literal["wifi"]
+    rate_mbps: MegabitsPerSecond
+    slot_us: Microseconds = 9.0
+    aifs_us: Microseconds = 43.0
+    """Silence before each countdown."""
+    overhead_us: Microseconds = 100.0
+    """Preamble, interframe space and acknowledgement of each attempt."""
+    cw_min: Annotated[int, Field(ge=1, le=1023)] = 15
+    """First countdown is uniform over 0 to this; every failure doubles it."""
+    cw_max: Annotated[int, Field(ge=1, le=32767)] = 1023
+    retries: Annotated[int, Field(ge=0, le=15)] = 7
+    """Further attempts before the frame is dropped."""
+    collision_ratio: SmallRatio
+    """Attempts that meet another station's or a hidden one's."""
+    busy_ratio: Ratio
+    """Countdown slots in which another station takes the medium."""
+    busy_ms: PositiveMs
+    """Mean time it then keeps it."""
+
+
+class Wired(Spec):
+    """A full-duplex wire: nothing but serialisation."""
+
+    kind: Literal["wired"]
+    rate_mbps: MegabitsPerSecond
+
+
+class Tcp(Spec):
+    """A lost segment stalls its connection; nothing overtakes, nothing is lost."""
+
+    kind: Literal["tcp"]
+    min_rto_ms: PositiveMs = 200.0
+    """Floor of the retransmission timeout."""
+    mss_bytes: Annotated[int, Field(ge=88, le=65_535)] = 1_400
+    """A larger message is several segments, each of which can be lost."""
+
+
+class Udp(Spec):
+    """A lost datagram is lost, and nothing waits for it."""
+
+    kind: Literal["udp"]
+    mss_bytes: Annotated[int, Field(ge=88, le=65_535)] = 1_400
+    """A larger message is several fragments, all of which must arrive."""
+
+
+class Profile(Spec):
+    """A network as one device sees it."""
+
+    name: str
+    """The file's name."""
+    summary: str
+    """One line for ``beilun networks``."""
+    source: str
+    """What the constants rest on."""
+    core: Hop
+    """User plane function and switch between radio and MEC, each way; not the edge's own work."""
+    drop_ratio: SmallRatio
+    """Segments lost outside the radio's repair: full buffers, resets, route changes."""
+    up: Path
+    down: Path
+    radio: Annotated[Cellular | Wifi | Wired, Field(discriminator="kind")]
+    transport: Annotated[Tcp | Udp, Field(discriminator="kind")]
+
+
+def _folder() -> Any:
+    return files("config") / "networks"
+
+
+def profile_names() -> list[str]:
+    """Every profile in ``config/networks``, sorted."""
+    return sorted(f.name[:-5] for f in _folder().iterdir() if f.name.endswith(".toml"))
+
+
+def _read(name: str) -> dict[str, Any]:
+    names = profile_names()
+    if name not in names:
+        guesses = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+        hint = f"did you mean {' or '.join(guesses)}?" if guesses else f"known: {', '.join(names)}"
+        raise ConfigError(f"unknown network profile {name!r}", hint=hint)
+    try:
+        return tomllib.loads((_folder() / f"{name}.toml").read_text("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not TOML: {error}", at=f"{name}.toml") from None
+
+
+def _spelling(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    return f"{where}  {error['msg']}" if where else str(error["msg"])
+
+
+def load_profile(name: str) -> Profile:
+    """The profile of that name; ``like = "other"`` in its file starts from the other one's tables."""
+    raw = _read(name)
+    if (base := raw.pop("like", None)) is not None:
+        other = _read(base)
+        if "like" in other:
+            raise ConfigError(f"like = {base!r}, which is itself like another", at=f"{name}.toml")
+        raw = other | raw
+    try:
+        return Profile.model_validate(raw | {"name": name})
+    except ValidationError as error:
+        details = [_spelling(item) for item in error.errors()]
+        raise ConfigError(
+            f"{len(details)} problems", at=f"{name}.toml", details=details
+        ) from None

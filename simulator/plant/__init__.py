@@ -1,0 +1,239 @@
+"""A plant: one TOML file with its devices, map, calendar and orders, checked as a whole."""
+
+import heapq
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from math import hypot
+from pathlib import Path
+from typing import Annotated, Any, Self, Union
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, create_model, model_validator
+
+from config import tomlfile
+from config.errors import UsageError
+from config.units import Metres, Seconds
+from simulator.device import Count, DeviceSpec, Length, kinds
+
+_STRICT = ConfigDict(
+    strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+)
+ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$|^24:00$")]
+WAREHOUSE = "warehouse"
+
+
+class Span(BaseModel):
+    """A stretch of every working day, local time."""
+
+    model_config = _STRICT
+
+    start: ClockTime
+    """Like 08:00."""
+    end: ClockTime
+    """Later on the same day, at most 24:00."""
+
+    @model_validator(mode="after")
+    def _runs_forward(self) -> Self:
+        if minutes(self.end) <= minutes(self.start):
+            raise ValueError(f"ends at {self.end}, not after its start {self.start}")
+        return self
+
+
+class CalendarSpec(BaseModel):
+    """When the plant is planned to be busy: shifts less breaks, the same every day."""
+
+    model_config = _STRICT
+
+    utc_offset: Annotated[str, Field(pattern=r"^[+-]\d\d:\d\d$")] = "+08:00"
+    """The local clock, without daylight saving."""
+    shift: Annotated[tuple[Span, ...], Field(strict=False, min_length=1)]
+    """Planned stretches."""
+    pause: Annotated[tuple[Span, ...], Field(strict=False)] = ()
+    """Planned breaks inside them."""
+
+
+class Node(BaseModel):
+    """A place an AGV can stop at."""
+
+    model_config = _STRICT
+
+    name: str
+    """Its name on the map."""
+    x_m: Metres
+    """East."""
+    y_m: Metres
+    """North."""
+
+
+class Edge(BaseModel):
+    """A lane between two nodes, both ways."""
+
+    model_config = _STRICT
+
+    between: Annotated[tuple[str, str], Field(strict=False)]
+    """The two nodes."""
+    length_m: Length | None = None
+    """Length; straight if not given."""
+
+
+class Order(BaseModel):
+    """A job for one unit."""
+
+    model_config = _STRICT
+
+    number: Count
+    """Unique in the plant."""
+    unit: str
+    """Name of the casting cell or cable line that makes it."""
+    product: str
+    """What is made."""
+    quantity: Count
+    """Good pieces, or good metres."""
+    pri_s: Seconds
+    """Planned run time per item (cable: per metre)."""
+    trim_pri_s: Seconds = 20.0
+    """Planned run time per piece at the trimming arm."""
+    mould: str = ""
+    """The die; another one than before means a die change."""
+
+
+class Plant(BaseModel):
+    """A whole plant as its file describes it."""
+
+    model_config = _STRICT
+
+    site: str
+    """ISA-95 site, the first level of every topic."""
+    flow: str = "flow"
+    """Name of the material-flow asset of the casting area."""
+    pieces_per_container: Count = 24
+    """Transfer batch: pieces that travel together."""
+    warehouse: str = ""
+    """Node of the finished-goods warehouse; needed where there are AGVs."""
+    calendar: CalendarSpec
+    node: Annotated[tuple[Node, ...], Field(strict=False)] = ()
+    edge: Annotated[tuple[Edge, ...], Field(strict=False)] = ()
+    device: Annotated[tuple[SerializeAsAny[DeviceSpec], ...], Field(strict=False, min_length=1)]
+    order: Annotated[tuple[Order, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _refers_to_what_exists(self) -> Self:
+        if found := list(self._problems()):
+            raise ValueError("; ".join(found))
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        names = [device.name for device in self.device]
+        nodes = [node.name for node in self.node]
+        numbers = [order.number for order in self.order]
+        for what, words in (("device", names), ("node", nodes), ("order", numbers)):
+            for word in sorted({w for w in words if words.count(w) > 1}, key=str):
+                yield f"{what} {word} is there twice"
+        for edge in self.edge:
+            for end in edge.between:
+                if end not in nodes:
+                    yield f"edge {edge.between}: unknown node {end}{tomlfile.guess(end, nodes)}"
+        for device in self.device:
+            at = getattr(device, "node", None)
+            if at is not None and at not in nodes:
+                yield f"{device.name}: unknown node {at}{tomlfile.guess(at, nodes)}"
+            for problem in device.settings_problems():
+                yield f"{device.name}: {problem}"
+        if any(device.kind == "agv" for device in self.device) and self.warehouse not in nodes:
+            yield f"warehouse: unknown node {self.warehouse!r}{tomlfile.guess(self.warehouse, nodes)}"
+        for order in self.order:
+            if order.unit not in names:
+                yield (
+                    f"order {order.number}: unknown unit {order.unit}"
+                    f"{tomlfile.guess(order.unit, names)}"
+                )
+        if not self._is_connected():
+            yield "map: some nodes cannot be reached from others"
+
+    def _is_connected(self) -> bool:
+        if not self.node:
+            return True
+        reach = _distances(self, self.node[0].name)[0]
+        return len(reach) == len(self.node)
+
+    def orders_of(self, unit: str) -> tuple[Order, ...]:
+        """The jobs of a unit, in the order of the file."""
+        return tuple(order for order in self.order if order.unit == unit)
+
+
+def minutes(clock: str) -> int:
+    """Minutes since midnight of ``08:30``."""
+    hours, rest = clock.split(":")
+    return int(hours) * 60 + int(rest)
+
+
+def _distances(plant: Plant, start: str) -> tuple[dict[str, float], dict[str, str]]:
+    """Shortest distance from a node to all others, and each one's predecessor (Dijkstra)."""
+    place = {node.name: node for node in plant.node}
+    lanes: dict[str, list[tuple[str, float]]] = {name: [] for name in place}
+    for edge in plant.edge:
+        a, b = edge.between
+        if a in place and b in place:
+            straight = hypot(place[a].x_m - place[b].x_m, place[a].y_m - place[b].y_m)
+            length = straight if edge.length_m is None else edge.length_m
+            lanes[a].append((b, length))
+            lanes[b].append((a, length))
+    reach: dict[str, float] = {}
+    before: dict[str, str] = {}
+    heap = [(0.0, start, start)]
+    while heap:
+        far, name, via = heapq.heappop(heap)
+        if name in reach:
+            continue
+        reach[name], before[name] = far, via
+        for onward, length in lanes[name]:
+            if onward not in reach:
+                heapq.heappush(heap, (far + length, onward, name))
+    return reach, before
+
+
+class Roads:
+    """Shortest ways on the map of a plant."""
+
+    def __init__(self, plant: Plant) -> None:
+        self.place = {node.name: (node.x_m, node.y_m) for node in plant.node}
+        self._from = {name: _distances(plant, name) for name in self.place}
+
+    def distance_m(self, a: str, b: str) -> float:
+        """Length of the shortest way."""
+        return self._from[a][0][b]
+
+    def way(self, a: str, b: str) -> list[tuple[str, float]]:
+        """Nodes of the shortest way from ``a`` to ``b``, each with its distance from ``a``."""
+        reach, before = self._from[a]
+        nodes = [b]
+        while nodes[-1] != a:
+            nodes.append(before[nodes[-1]])
+        return [(name, reach[name]) for name in reversed(nodes)]
+
+
+@cache
+def _model() -> type[Plant]:
+    """``Plant`` with the settings of every device kind there is."""
+    specs: Any = tuple(kind.spec for kind in kinds().values())
+    one_of = Annotated[Union[specs], Field(discriminator="kind")]  # noqa: UP007 - of a tuple
+    fields: dict[str, Any] = {
+        "device": (Annotated[tuple[one_of, ...], Field(strict=False, min_length=1)], ...)
+    }
+    return create_model("Plant", __base__=Plant, **fields)
+
+
+def make_plant(data: Mapping[str, Any], at: str = "plant") -> Plant:
+    """A plant from tables, checked; raises ``ConfigError`` with every problem."""
+    return tomlfile.validate(data, _model(), at=at)
+
+
+def load_plant(name: str | Path) -> Plant:
+    """A plant by the name of a shipped one, or from a file."""
+    if isinstance(name, Path) or name.endswith(".toml"):
+        return tomlfile.read(Path(name), _model())
+    shipped = files("config") / "plants"
+    names = sorted(entry.name.removesuffix(".toml") for entry in shipped.iterdir())
+    if name not in names:
+        raise UsageError(f"unknown plant {name!r}{tomlfile.guess(name, names)}", at="plant")
+    return tomlfile.read(shipped / f"{name}.toml", _model())

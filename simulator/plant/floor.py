@@ -1,0 +1,280 @@
+"""The shop floor at work: material, vehicles and machines in one discrete-event world.
+
+    shot -> cell's container -> AGV -> arm trims -> arm's container -> AGV -> warehouse
+
+Time is integer nanoseconds. Material is never drawn at random: a cell whose output is full is
+blocked, an arm without a container is starved, and each piece is somewhere at every instant. What
+the machines tell the fleet manager and their interlocks at the MEC travels over the link, and what
+it takes is time lost.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import simpy
+
+from config.units import NS_PER_MS
+from ingest.messages import Asset
+from simulator.device import Bell, Device, Process, Unit, kinds
+from simulator.mes import Calendar, Flow, Mes
+from simulator.plant import Order, Plant, Roads
+from simulator.plant.control import ORDER_BYTES, RETRY_NS, Control, Lane
+
+if TYPE_CHECKING:
+    from simulator.link.link import Link
+
+
+@dataclass(slots=True)
+class Container:
+    """Pieces of one order that travel together."""
+
+    order: Order
+    pieces: int = 0
+
+
+class Source(Protocol):
+    """A station that hands full containers to the fleet."""
+
+    node: str
+    output: "Output"
+
+
+class Sink(Protocol):
+    """A station that takes containers; room is reserved before one is on its way."""
+
+    node: str
+
+    def free(self) -> int:
+        """Containers there is room for, those on their way counted."""
+        ...
+
+    def reserve(self) -> None:
+        """One will come."""
+        ...
+
+    def receive(self, container: Container) -> None:
+        """It is here."""
+        ...
+
+
+class Output:
+    """The output lane of a station: one container being filled, and full ones waiting."""
+
+    def __init__(
+        self, env: simpy.Environment, size: int, slots: int, call: Callable[[Container], None]
+    ) -> None:
+        self.bell = Bell(env)
+        self._size = size
+        self._slots = slots
+        self._call = call
+        self._filling: Container | None = None
+        self._closing = False
+        self._waiting: list[Container] = []
+
+    def room(self, order: Order) -> bool:
+        """Whether a piece of this order has a place."""
+        filling = self._filling
+        if filling is None or len(self._waiting) < self._slots:
+            return True
+        return not self._closing and filling.order is order and filling.pieces < self._size
+
+    def put(self, order: Order) -> None:
+        """Add a piece; pieces of different orders never share a container."""
+        if self._filling is not None and self._filling.order is not order:
+            self.close()
+        if self._filling is None:
+            self._filling = Container(order)
+        self._filling.pieces += 1
+        if self._filling.pieces >= self._size:
+            self.close()
+
+    def close(self) -> None:
+        """Send what is there on its way, now or as soon as the lane has a slot."""
+        if self._filling is None:
+            return
+        self._closing = len(self._waiting) >= self._slots
+        if not self._closing:
+            done, self._filling = self._filling, None
+            self._waiting.append(done)
+            self._call(done)
+
+    def take(self, container: Container) -> None:
+        """A vehicle has it."""
+        self._waiting.remove(container)
+        if self._closing:
+            self.close()
+        self.bell.ring()
+
+    def pieces(self) -> int:
+        """Pieces on the lane."""
+        filling = self._filling.pieces if self._filling else 0
+        return filling + sum(container.pieces for container in self._waiting)
+
+
+class Warehouse:
+    """Takes everything; what arrives has left the process."""
+
+    def __init__(self, node: str, env: simpy.Environment, flow: Flow) -> None:
+        self.node = node
+        self._env = env
+        self._flow = flow
+
+    def free(self) -> int:
+        """There is always room."""
+        return 1
+
+    def reserve(self) -> None:
+        """Nothing to keep free."""
+
+    def receive(self, container: Container) -> None:
+        """Count the pieces out."""
+        self._flow.left.add(self._env.now, container.pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Mission:
+    """A transport from a source to a sink, or, without a container, a trip to the charger."""
+
+    name: str
+    goal: str
+    container: Container | None = None
+    source: Source | None = None
+    sink: Sink | None = None
+
+
+class Vehicle(Protocol):
+    """What the fleet manager knows of an AGV."""
+
+    asset: Asset
+    at: str
+    """Node where it is."""
+    idle: bool
+    control: Control
+    inbox: simpy.Event
+
+    def wants_charge(self) -> str | None:
+        """The charger it should go to, if its battery is low."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    container: Container
+    source: Source
+    sinks: tuple[Sink, ...]
+
+
+class Fleet:
+    """The fleet manager at the MEC: oldest call first, nearest idle vehicle; orders ride the link."""
+
+    def __init__(self, env: simpy.Environment, calendar: Calendar, roads: Roads) -> None:
+        self._env = env
+        self._calendar = calendar
+        self._roads = roads
+        self._calls: deque[_Call] = deque()
+        self._missions = 0
+        self.vehicles: list[Vehicle] = []
+
+    def call(self, container: Container, source: Source, sinks: tuple[Sink, ...]) -> None:
+        """A full container waits at ``source`` for a way to any of ``sinks``."""
+        self._calls.append(_Call(container, source, sinks))
+        self.dispatch()
+
+    def dispatch(self) -> None:
+        """Give work to idle vehicles, in planned time only."""
+        if not self._calendar.planned(self._env.now):
+            return
+        for call in tuple(self._calls):
+            idle = [vehicle for vehicle in self.vehicles if vehicle.idle]
+            if not idle:
+                return
+            sink = max(call.sinks, key=lambda sink: sink.free(), default=None)
+            if sink is None or sink.free() <= 0:
+                continue
+            sink.reserve()
+            self._calls.remove(call)
+            start = call.source.node
+            nearest = min(idle, key=lambda v: (self._roads.distance_m(v.at, start), v.asset))
+            self._order(nearest, call.container, call.source, sink)
+
+    def _order(self, vehicle: Vehicle, container: Container, source: Source, sink: Sink) -> None:
+        self._missions += 1
+        mission = Mission(f"T{self._missions:05d}", sink.node, container, source, sink)
+        self._start(vehicle, mission)
+
+    def _start(self, vehicle: Vehicle, mission: Mission) -> None:
+        vehicle.idle = False
+        self._env.process(self._send_order(vehicle, mission))
+
+    def _send_order(self, vehicle: Vehicle, mission: Mission) -> Process:
+        yield from arrive(self._env, vehicle.control.down, ORDER_BYTES, tick_ns=NS_PER_MS)
+        inbox, vehicle.inbox = vehicle.inbox, self._env.event()
+        inbox.succeed(mission)
+
+    def finished(self, vehicle: Vehicle) -> None:
+        """The vehicle's last state arrived: it can be used again, or must charge."""
+        if charger := vehicle.wants_charge():
+            self._missions += 1
+            self._start(vehicle, Mission(f"C{self._missions:05d}", charger))
+            return
+        vehicle.idle = True
+        self.dispatch()
+
+    def run(self) -> Process:
+        """Dispatch again when planned time begins."""
+        while True:
+            yield self._env.timeout(self._calendar.resumes_ns(self._env.now) - self._env.now)
+            self.dispatch()
+            yield self._env.timeout(self._calendar.pauses_ns(self._env.now) - self._env.now)
+
+
+def arrive(env: simpy.Environment, lane: Lane, n_bytes: int, tick_ns: int = 1) -> Process:
+    """Send one message now and wait until it is there; a lost one is sent again.
+
+    The receiver looks every ``tick_ns``.
+    """
+    while (arrival_ns := lane.send(env.now, n_bytes)) is None:
+        yield env.timeout(RETRY_NS)
+    yield env.timeout(-(-arrival_ns // tick_ns) * tick_ns - env.now)
+
+
+class Floor:
+    """Everything that happens in a plant, from ``start_ns`` to wherever ``run_to`` has led."""
+
+    def __init__(self, plant: Plant, link: "Link", seed: int, start_ns: int) -> None:
+        self.plant = plant
+        self.seed = seed
+        self.link = link
+        self.env = simpy.Environment(start_ns)
+        self.calendar = Calendar(plant.calendar)
+        self.roads = Roads(plant)
+        cells = [spec for spec in plant.device if spec.kind == "casting_cell"]
+        area, line = (cells[0].area, cells[0].line) if cells else ("casting", "line1")
+        self.flow = Flow(Asset(plant.site, area, line, plant.flow), start_ns)
+        self.fleet = Fleet(self.env, self.calendar, self.roads)
+        self.warehouse = Warehouse(plant.warehouse, self.env, self.flow)
+        self.trimming: list[Sink] = []
+        self.controls: list[Control] = []
+        self.devices: list[Device] = [kinds()[s.kind].model(s, self) for s in plant.device]
+        self.units = [device for device in self.devices if isinstance(device, Unit)]
+        assets = [*(device.asset for device in self.devices)]
+        self.mes = Mes(plant, self.calendar, self.units, assets, self.flow)
+        for device in self.devices:
+            self.env.process(device.run())
+        self.env.process(self.fleet.run())
+
+    def control(self, asset: Asset) -> Control:
+        """A device's control traffic."""
+        control = Control(self.link, asset, self.env.now)
+        self.controls.append(control)
+        return control
+
+    def run_to(self, t_ns: int) -> None:
+        """Let everything happen up to and including a time."""
+        self.env.run(until=t_ns + 1)
+
+    def wip(self) -> int:
+        """Pieces on the floor, counted where they are."""
+        return sum(device.pieces() for device in self.devices)
