@@ -5,6 +5,7 @@ to describe it, and ``beilun --help`` answers in the time Python takes to start.
 global options stand anywhere on the line.
 """
 
+import io
 import os
 import platform
 import re
@@ -79,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    _open_streams()
     try:
         code = _run(words)
         sys.stdout.flush()
@@ -97,9 +99,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception:
         code = _bug(words, debug=debug)
     if code != Exit.OK:
-        meaning = MEANING.get(code) if isinstance(code, Exit) else None
-        _say(f"exit {int(code)}{f': {meaning}' if meaning else ''}")
+        _say(f"exit {int(code)}: {MEANING[code]}")
     return int(code)
+
+
+def _open_streams() -> None:
+    """Standard streams that take whatever is written to them."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started us
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a screen without `–` is no bug
 
 
 def _run(words: list[str]) -> Exit:
@@ -255,10 +266,12 @@ def _bug(words: Sequence[str], *, debug: bool) -> Exit:
 
 
 def _stdout_is_gone() -> bool:
-    """Whether the reader of stdout has left; then nothing more is written to it."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    """Whether the reader of stdout has left; then what is still buffered for it goes nowhere."""
+    import select
+
+    look = select.poll()
+    look.register(sys.stdout.fileno(), 0)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in look.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True

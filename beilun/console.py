@@ -59,7 +59,7 @@ def number(value: float | None) -> str:
     """
     if value is None or math.isnan(value):
         return NO_DATA
-    if isinstance(value, int) or value == 0 or math.isinf(value):
+    if isinstance(value, int) or not value or math.isinf(value):
         return f"{value:g}" if isinstance(value, float) else str(value)
     rounded = float(f"{value:.3g}")
     size = math.floor(math.log10(abs(rounded)))

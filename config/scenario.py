@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -38,7 +38,7 @@ def _as_tuple(value: object) -> object:
         return (value,)
     if not isinstance(value, list | tuple):
         raise ValueError(f"should be a number, or for between a list of two, got {value!r}")
-    return value
+    return cast("object", value)
 
 
 class EdgeSettings(BaseModel):
@@ -89,14 +89,16 @@ class Expect(BaseModel):
     op: Op
     """How the measured value must stand to `value`."""
     value: Annotated[
-        tuple[float, ...], BeforeValidator(_as_tuple), Field(strict=False, max_length=2)
+        tuple[float, ...],
+        BeforeValidator(_as_tuple, json_schema_input_type=float | tuple[float, ...]),
+        Field(strict=False, max_length=2),
     ]
     """The bound in the unit of the KPI, or for `between` the list of both."""
 
     @field_validator("kpi")
     @classmethod
     def _is_known(cls, kpi: str, info: ValidationInfo) -> str:
-        return _known("KPI", kpi, (info.context or {}).get("kpis", ()))
+        return _known("KPI", kpi, _context(info).get("kpis", ()))
 
     @field_validator("window", mode="wrap")
     @classmethod
@@ -200,7 +202,7 @@ class Scenario(BaseModel):
     def _has_plant(cls, plant: str, info: ValidationInfo) -> str:
         if not _is_path(plant):
             return _known("plant", plant, plant_names())
-        folder = (info.context or {}).get("folder", Path())
+        folder = _context(info).get("folder", Path())
         if not (folder / plant).is_file():
             raise ValueError(f"no such file: {folder / plant}")
         return plant
@@ -216,7 +218,7 @@ class Scenario(BaseModel):
         cls, tolerance: dict[str, Tolerance], info: ValidationInfo
     ) -> dict[str, Tolerance]:
         for kpi in tolerance:
-            _known("KPI", kpi, (info.context or {}).get("kpis", ()))
+            _known("KPI", kpi, _context(info).get("kpis", ()))
         return tolerance
 
     @model_validator(mode="after")
@@ -253,29 +255,47 @@ def plant_names() -> list[str]:
     return _names("plants")
 
 
-def find_scenario(name_or_path: str | Path, *, kpis: Collection[str] = ()) -> Scenario:
-    """A shipped scenario by name, or one from a file; ``kpis`` are the names it may expect."""
+def find_scenario(
+    name_or_path: str | Path,
+    *,
+    kpis: Collection[str] = (),
+    changes: Mapping[str, object] | None = None,
+) -> Scenario:
+    """A shipped scenario by name, or one from a file; ``kpis`` are the names it may expect.
+
+    ``changes`` replace settings of the file, in the words of the file.
+    """
     text = str(name_or_path)
     if _is_path(text) or Path(text).is_file():
-        return read_scenario(Path(text), kpis=kpis)
+        return read_scenario(Path(text), kpis=kpis, changes=changes)
     if text not in scenario_names():
         raise UsageError(
             f"unknown scenario {text}{tomlfile.guess(text, scenario_names())}",
             hint="`beilun scenarios` lists them; a file is given by its path, like ./scenario.toml",
         )
-    return read_scenario(files("config") / "scenarios" / f"{text}.toml", kpis=kpis)
+    source = files("config") / "scenarios" / f"{text}.toml"
+    return read_scenario(source, kpis=kpis, changes=changes)
 
 
-def read_scenario(source: Path | Traversable, *, kpis: Collection[str] = ()) -> Scenario:
+def read_scenario(
+    source: Path | Traversable,
+    *,
+    kpis: Collection[str] = (),
+    changes: Mapping[str, object] | None = None,
+) -> Scenario:
     """A scenario from its file, which also names it."""
     folder = source.parent if isinstance(source, Path) else Path()
-    data = {"name": source.name.removesuffix(".toml"), **tomlfile.load(source)}
+    data = {"name": source.name.removesuffix(".toml"), **tomlfile.load(source), **(changes or {})}
     context: Mapping[str, object] = {"folder": folder, "kpis": kpis}
     try:
         return tomlfile.validate(data, Scenario, at=str(source), context=context).within(folder)
     except ConfigError as error:
         error.hint = error.hint or "`beilun config schema scenario` lists every setting"
         raise
+
+
+def _context(info: ValidationInfo) -> dict[str, Any]:
+    return cast("dict[str, Any]", info.context or {})
 
 
 def _is_path(text: str) -> bool:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationError
@@ -38,10 +38,12 @@ def _as_speed(value: object) -> object:
 
 
 def _as_url(value: object) -> object:
-    if isinstance(value, str) and value != "auto":
+    if isinstance(value, str) and value not in ("auto", "mosquitto", "embedded"):
         address = urlsplit(value)
         if address.scheme != "mqtt" or not address.hostname:
-            raise ValueError("should be auto or an address like mqtt://localhost:1883")
+            raise ValueError(
+                "should be auto, mosquitto, embedded, or an address like mqtt://localhost:1883"
+            )
     return value
 
 
@@ -51,7 +53,7 @@ class Broker(BaseModel):
     model_config = _MODEL
 
     url: Annotated[str, BeforeValidator(_as_url)] = "auto"
-    """`mqtt://host:port`, or `auto`: mosquitto if installed, else the embedded broker."""
+    """`mqtt://host:port`, `mosquitto`, `embedded`, or `auto`: mosquitto if there, else embedded."""
     username: str = ""
     """Empty: anonymous."""
     password: SecretStr | None = None
@@ -228,7 +230,7 @@ def variable_of(key: str) -> str:
 
 def _keys() -> Iterator[tuple[str, str]]:
     for section, field in Values.model_fields.items():
-        model: type[BaseModel] = type(field.default)
+        model = type(cast("BaseModel", field.default))
         for name in model.model_fields:
             yield section, name
 
@@ -285,7 +287,7 @@ def _shown(name: str, value: object, *, duration: bool) -> str:
         scheme, _, rest = value.partition("://")
         return f"{scheme}://{HIDDEN}@{rest.rpartition('@')[2]}"
     if isinstance(value, tuple):
-        return ", ".join(format_duration(length) for length in value)
+        return ", ".join(format_duration(length) for length in cast("tuple[int, ...]", value))
     if duration and isinstance(value, int):
         return format_duration(value)
     if isinstance(value, float):

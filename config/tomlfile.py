@@ -7,7 +7,7 @@ import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -111,16 +111,25 @@ def key(loc: Loc, data: Mapping[str, Any]) -> str:
     >>> key(("expect", 0, "op"), {"expect": [{}]})
     'expect #1.op'
     """
-    out, here = "", _any(data)
+    out, here = "", cast("Any", data)
     for part in loc:
         if isinstance(part, int):
-            here = here[part] if isinstance(here, list) and part < len(here) else None
-            label = here.get("name") if isinstance(here, dict) else None
+            here = _item(here, part)
+            label = _table(here).get("name")
             out += f"[{label}]" if isinstance(label, str) else f" #{part + 1}"
-        elif isinstance(here, dict) or here is None:
+        else:
             out += f".{part}" if out else part
-            here = here.get(part) if isinstance(here, dict) else None
+            here = _table(here).get(part)
     return out
+
+
+def _table(value: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _item(value: object, place: int) -> Any:
+    items = cast("Sequence[Any]", value) if isinstance(value, list | tuple) else ()
+    return items[place] if place < len(items) else None
 
 
 def _siblings(source: Source) -> str:
@@ -138,7 +147,7 @@ def _aligned(
     data: Mapping[str, Any],
     name: Callable[[Loc], str] | None = None,
 ) -> list[str]:
-    lines = [((name or (lambda loc: key(loc, data)))(loc), text) for loc, text in found]
+    lines = [(name(loc) if name else key(loc, data), text) for loc, text in found]
     width = max((len(label) for label, _ in lines), default=0)
     return [f"{label:{width}}   {text}" if width else text for label, text in lines]
 
@@ -158,8 +167,9 @@ def _explain(
         if item["type"] == "extra_forbidden":
             yield loc, f"unknown setting{guess(str(item['loc'][-1]), known)}"
         elif item["type"] == "union_tag_invalid":
-            tags = re.findall(r"'([^']*)'", str(item["ctx"]["expected_tags"]))
-            tag = str(item["ctx"]["tag"])
+            about = item.get("ctx", {})
+            tags = re.findall(r"'([^']*)'", str(about.get("expected_tags")))
+            tag = str(about.get("tag"))
             yield (*loc, "kind"), f"unknown kind {tag!r}{guess(tag, tags)}"
         elif item["type"] == "union_tag_not_found":
             yield (*loc, "kind"), "is missing"
@@ -186,13 +196,12 @@ def _text(kind: str, message: str) -> str:
 def _in_data(loc: Loc, data: Mapping[str, Any]) -> Loc:
     """A location without the tags pydantic adds for the members of a union."""
     out: list[str | int] = []
-    here = _any(data)
+    here = cast("Any", data)
     for place, part in enumerate(loc):
-        last = place == len(loc) - 1
-        if isinstance(here, dict) and (part in here or last):
-            here = here.get(part)
-        elif isinstance(here, list | tuple) and isinstance(part, int):
-            here = here[part] if part < len(here) else None
+        if isinstance(part, int) and isinstance(here, list | tuple):
+            here = _item(cast("object", here), part)
+        elif isinstance(here, dict) and (part in here or place == len(loc) - 1):
+            here = _table(cast("object", here)).get(str(part))
         else:
             continue
         out.append(part)
@@ -205,7 +214,8 @@ def _describe(model: type[BaseModel], loc: Loc) -> tuple[list[str], str]:
     known: list[str] = []
     unit = ""
     for part in loc:
-        known, unit, after = [], "", []
+        known, unit = [], ""
+        after: list[Any] = []
         for kind in here:
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 fields = {f.alias or n: f for n, f in kind.model_fields.items()}
@@ -249,24 +259,19 @@ def _tag(kind: type[BaseModel]) -> str | None:
 
 def _unit(metadata: Sequence[Any], field: FieldInfo | None = None) -> str:
     for extra in (field, *metadata):
-        notes = getattr(extra, "json_schema_extra", None)
-        if isinstance(notes, dict) and "unit" in notes:
-            return str(_any(notes)["unit"])
+        notes = _table(getattr(extra, "json_schema_extra", None))
+        if "unit" in notes:
+            return str(notes["unit"])
     return ""
 
 
 def _leaves(model: type[BaseModel], data: Any, loc: Loc = ()) -> Iterator[tuple[Loc, str, Any]]:
     """Every plain value of a file with the unit its setting is written in."""
     if isinstance(data, Mapping):
-        for name, value in _any(data).items():
+        for name, value in cast("Mapping[str, Any]", data).items():
             yield from _leaves(model, value, (*loc, name))
     elif isinstance(data, list):
-        for number, value in enumerate(_any(data)):
+        for number, value in enumerate(cast("Sequence[Any]", data)):
             yield from _leaves(model, value, (*loc, number))
     else:
         yield loc, unit_of(model, loc), data
-
-
-def _any(value: object) -> Any:
-    """Forget a type: TOML data is what it is."""
-    return value

@@ -95,6 +95,7 @@ class Engine:
         self._open: dict[int, dict[Asset, list[Batch]]] = {}
         self._dirty: dict[Asset, set[int]] = {}
         self._connections: dict[str, Connection] = {}
+        self._expected = 0
         self._tick_ns: int | None = None
         self._last_ns: int | None = None
         self._frontier: int | None = None
@@ -119,14 +120,18 @@ class Engine:
     @property
     def ended(self) -> bool:
         """Whether every connection that reported progress has ended."""
-        return bool(self._connections) and all(c.ended for c in self._connections.values())
+        return self._all_known and all(c.ended for c in self._connections.values())
 
     @property
     def watermark_ns(self) -> int | None:
         """Everything that arrived up to here has been fed."""
-        if self._connections:
+        if self._all_known:
             return min(c.arrival_ns for c in self._connections.values())
-        return self._tick_ns
+        return None if self._connections else self._tick_ns
+
+    @property
+    def _all_known(self) -> bool:
+        return 0 < len(self._connections) >= self._expected
 
     def feed(self, records: Iterable[Record]) -> None:
         """Take records in; nothing is computed before ``advance``."""
@@ -142,6 +147,7 @@ class Engine:
     def _progress(self, said: Progress) -> None:
         if self._run is not None and said.run != self._run:
             return
+        self._expected = max(self._expected, said.connections)
         known = self._connections.get(said.conn)
         if known is None:
             self._connections[said.conn] = Connection(said.arrival_ns, said.end)

@@ -19,6 +19,8 @@ from urllib.parse import unquote, urlsplit
 from config.errors import UnreachableError, UsageError
 
 DEFAULT_PORT = 1883
+Kind = Literal["mosquitto", "embedded"]
+
 START_S = 15.0
 """A broker that has not answered by then will not."""
 STOP_S = 5.0
@@ -90,7 +92,7 @@ class Broker:
     """A running broker that belongs to us."""
 
     address: BrokerAddress
-    kind: Literal["mosquitto", "embedded"]
+    kind: Kind
     pid: int
     log: Path
 
@@ -102,7 +104,7 @@ def mosquitto_path() -> str | None:
 
 @contextmanager
 def running_broker(
-    kind: Literal["auto", "mosquitto", "embedded"],
+    kind: Literal["auto"] | Kind,
     workdir: Path,
     *,
     low_latency: bool = False,
@@ -132,7 +134,7 @@ def running_broker(
 
 
 def _started(
-    kind: Literal["mosquitto", "embedded"],
+    kind: Kind,
     server: str,
     workdir: Path,
     log: Path,
@@ -174,7 +176,7 @@ def _answers(process: subprocess.Popen[bytes], address: BrokerAddress) -> bool:
         try:
             with socket.create_connection((address.host, address.port), timeout=2) as probe:
                 probe.sendall(PROBE)
-                answer = probe.recv(2)
+                answer = probe.recv(64)  # what is left unread turns the close into a reset
         except OSError:
             answer = b""
         if answer[:1] == b"\x20":
@@ -225,7 +227,7 @@ connection_messages false
 """
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Ask the kernel to end us when the thread that started us is gone (Linux; else nothing)."""
     if sys.platform != "linux":
         return
@@ -242,10 +244,54 @@ def _serve_embedded(port: int) -> None:
     import asyncio
     import logging
 
-    from amqtt.broker import Broker as Amqtt
-    from amqtt.contexts import BrokerConfig
+    from amqtt.broker import Broker as Amqtt  # pyright: ignore[reportMissingTypeStubs]
+    from amqtt.contexts import BrokerConfig  # pyright: ignore[reportMissingTypeStubs]
+    from amqtt.session import Session  # pyright: ignore[reportMissingTypeStubs]
 
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    class Direct(Amqtt):  # type: ignore[misc]
+        """amqtt that delivers where it receives, at QoS 0; durability is the confirms' business.
+
+        Its own way is one queue for everyone's messages, drained by a task per message: a confirm
+        waits behind all telemetry, and a QoS 1 delivery is given up after 5 s without a PUBACK.
+        Delivered directly, a slow subscriber holds up those who write to it and nobody else.
+        """
+
+        async def _broadcast_message(
+            self,
+            session: Session | None,
+            topic: str | None,
+            data: bytes | bytearray | None,
+            force_qos: int | None = None,
+        ) -> None:
+            if topic is None or data is None:
+                return
+            for pattern, subscribers in tuple(self._subscriptions.items()):
+                if not self._matches(topic, pattern):
+                    continue
+                for target, _ in tuple(subscribers):
+                    handler = self._get_handler(target)
+                    if handler is None or target.transitions.state != "connected":
+                        continue
+                    try:
+                        await handler.mqtt_publish(topic, data, 0, retain=False)
+                    except Exception:
+                        logging.exception("%s did not get a message", target.client_id)
+
+        async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int:
+            pattern, _ = subscription
+            return int(await super().add_subscription((pattern, 0), session))
+
+        async def _publish_retained_messages_for_subscription(
+            self, subscription: tuple[str, int], session: Session
+        ) -> None:
+            # On every connect amqtt asks this for all subscriptions there are, of whomever, and
+            # fails when one is added meanwhile.
+            pattern, _ = subscription
+            mine = self._subscriptions.get(pattern, ())
+            if any(target.client_id == session.client_id for target, _ in mine):
+                await super()._publish_retained_messages_for_subscription((pattern, 0), session)
+
+    logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(message)s")
     settings: dict[str, Any] = {
         "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
         # The only plugin: every further one costs a task per packet ($SYS, packet log).
@@ -258,9 +304,7 @@ def _serve_embedded(port: int) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_reader(0, stop.set)
-        config = BrokerConfig.from_dict(settings)
-        config.max_qos = 0
-        broker = Amqtt(config)
+        broker = Direct(BrokerConfig.from_dict(settings))
         await broker.start()
         await stop.wait()
         loop.remove_reader(0)
@@ -268,15 +312,12 @@ def _serve_embedded(port: int) -> None:
             async with asyncio.timeout(STOP_S / 2):
                 await broker.shutdown()
 
-    import cProfile
-    pr=cProfile.Profile(); pr.enable()
     asyncio.run(serve())
-    pr.disable(); pr.dump_stats("/tmp/tr/prof")
 
 
 def _main(arguments: list[str]) -> None:
     parent, kind, port, *rest = arguments
-    _die_with_parent(int(parent))
+    die_with_parent(int(parent))
     if kind == "mosquitto":
         server, config = rest
         os.execv(server, [server, "-c", config])

@@ -41,6 +41,10 @@ class Contiguous:
         """The last number before the first gap; 0 where nothing came yet."""
         return self._highest.get(conn, 0)
 
+    def all(self) -> dict[str, int]:
+        """The highest contiguous number of every connection heard of."""
+        return dict.fromkeys(self._ahead, 0) | self._highest
+
     def missing(self, conn: str) -> bool:
         """Whether there is a gap: numbers came beyond the highest contiguous one."""
         return bool(self._ahead.get(conn))

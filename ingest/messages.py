@@ -84,7 +84,8 @@ class Progress:
     """All that a connection sent with arrival up to ``arrival_ns`` has number < ``next_cseq``.
 
     ``made``, ``lost`` and ``shed`` count messages since the start of the run (``lost`` by cause);
-    ``end`` says that nothing will follow.
+    ``end`` says that nothing will follow, and ``connections`` of how many connections the run is
+    made (0: not said), so that nobody takes the first one for all of them.
     """
 
     conn: str
@@ -95,6 +96,7 @@ class Progress:
     lost: Mapping[str, int]
     shed: int
     end: bool = False
+    connections: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,8 @@ from ingest.session import Session, connected
 log = logging.getLogger(__name__)
 
 STALL_S = 2.0
-"""Silence after which unconfirmed messages are written again."""
+"""Silence after which unconfirmed messages are written again, or ``PATIENCE`` round trips."""
+PATIENCE = 4.0
 SOON_S = 0.5
 """The same, when an edge has just appeared and has nothing."""
 PROBES = 8
@@ -101,6 +102,8 @@ class _Lane:
         self._in_flight = 0
         self._edges: set[str] = set()
         self._stalls = 0
+        self._timed: tuple[int, float] | None = None  # a number on its way, and since when
+        self._round_trip_s = 0.0
         self._progress_s = self._puback_s = asyncio.get_running_loop().time()
         session.on_message = self._on_message
         session.on_puback = self._on_puback
@@ -148,9 +151,12 @@ class _Lane:
             self._puback_s = now_s
             self.session.reset()
             return
-        if not self._unconfirmed or now_s - self._progress_s < STALL_S:
+        # A slow broker with much in its queues must not get the same once more.
+        patience_s = max(STALL_S, PATIENCE * self._round_trip_s)
+        if not self._unconfirmed or now_s - self._progress_s < patience_s:
             return
         self._progress_s = now_s
+        self._round_trip_s = 0.0
         self._stalls += 1
         self._repeat(None if self._stalls == 1 else PROBES)
 
@@ -186,6 +192,8 @@ class _Lane:
                     self._stats.resent += 1
                 else:
                     self._written = item.cseq
+                    if self._timed is None:
+                        self._timed = item.cseq, asyncio.get_running_loop().time()
             else:
                 self._to_write.popleft()
                 continue
@@ -200,9 +208,9 @@ class _Lane:
 
     def _on_puback(self) -> None:
         self._in_flight = max(0, self._in_flight - 1)
+        self._puback_s = asyncio.get_running_loop().time()
 
     def _on_batch(self) -> None:
-        self._puback_s = asyncio.get_running_loop().time()
         self._write()
         if not self.full:
             self.room.set()
@@ -213,12 +221,13 @@ class _Lane:
         if message.topic != self._confirm_topic:
             return
         heard = _confirm(message.payload)
-        if heard is None or heard[0] != self._run or heard[2] > self._sent:
+        if heard is None or heard[0] != self._run:
             return
         _, edge, cseq = heard
-        self._settle(cseq)
+        # An edge may know more than we have sent: this publisher was itself started again.
+        self._settle(min(cseq, self._sent))
         now_s = asyncio.get_running_loop().time()
-        if self._edges and edge not in self._edges or self._stalls > 1:
+        if (self._edges and edge not in self._edges) or self._stalls > 1:
             self._stalls = 0
             self._progress_s = now_s
             self._repeat(None)
@@ -237,9 +246,12 @@ class _Lane:
         if self._stalls <= 1:
             self._stalls = 0
         self._progress_s = asyncio.get_running_loop().time()
+        if self._timed is not None and self._timed[0] <= cseq:
+            self._round_trip_s = self._progress_s - self._timed[1]
+            self._timed = None
 
 
-def _confirm(payload: bytes) -> tuple[str, str, int] | None:
+def _confirm(payload: bytes | bytearray) -> tuple[str, str, int] | None:
     """Run, edge and number of a confirm; ``None`` for anything else, which anyone may publish."""
     try:
         said: Any = json.loads(payload)

@@ -202,10 +202,13 @@ class Recording:
             [(r.reason,) for r in rejects],
         )
 
-    def blocks(self, first_ns: int | None = None, last_ns: int | None = None) -> Iterator[Block]:
+    def blocks(
+        self, first_ns: int | None = None, last_ns: int | None = None, *, salvage: bool = False
+    ) -> Iterator[Block]:
         """Blocks in the order they were committed, optionally those with samples in a span.
 
-        A damaged block raises ``RecordingError``; everything before it has been yielded.
+        A damaged block raises ``RecordingError``, or with ``salvage`` ends the journal; everything
+        before it has been yielded.
         """
         span, args = "", []
         if first_ns is not None and last_ns is not None:
@@ -233,6 +236,8 @@ class Recording:
                 zlib.error,
                 msgspec.MsgspecError,
             ) as error:
+                if salvage:
+                    return
                 until = f", up to event time {format_time(seen_ns)}" if seen_ns else ""
                 raise RecordingError(
                     f"damaged at block {after + 1}: {error}",

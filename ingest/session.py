@@ -30,11 +30,9 @@ from paho.mqtt.client import (
     Client,
     ConnectFlags,
     DisconnectFlags,
-    MQTTErrorCode,
     MQTTMessage,
-    MQTTProtocolVersion,
 )
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -384,7 +382,7 @@ class Session:
             client.connect(host, port, KEEPALIVE_S)
             return
         # No Topic Alias Maximum, ever: paho does not resolve inbound aliases.
-        properties = cast("Any", Properties(PacketTypes.CONNECT))
+        properties = cast("Any", Properties)(PacketTypes.CONNECT)
         properties.ReceiveMaximum = max(1, min(self._offer, 65_535))
         properties.MaximumPacketSize = MAX_PACKET_BYTES
         if not self._clean:
@@ -403,7 +401,11 @@ class Session:
                 answer.set_result(None)
 
         def on_connect(
-            client: Client, _data: object, _flags: ConnectFlags, code: ReasonCode, got: Properties
+            client: Client,
+            _data: object,
+            _flags: ConnectFlags,
+            code: ReasonCode,
+            got: Properties | None,
         ) -> None:
             if code.is_failure:
                 settle(str(code))
@@ -415,13 +417,21 @@ class Session:
                 settle()
 
         def on_subscribe(
-            _client: Client, _data: object, _mid: int, codes: list[ReasonCode], _got: Properties
+            _client: Client,
+            _data: object,
+            _mid: int,
+            codes: list[ReasonCode],
+            _got: Properties | None,
         ) -> None:
             refused = [t for t, code in zip(self._topics, codes, strict=False) if code.is_failure]
             settle(f"subscription to {', '.join(refused)}" if refused else "")
 
         def on_disconnect(
-            _client: Client, _data: object, _f: DisconnectFlags, code: ReasonCode, _got: Properties
+            _client: Client,
+            _data: object,
+            _f: DisconnectFlags,
+            code: ReasonCode,
+            _got: Properties | None,
         ) -> None:
             log.debug("%s: disconnected: %s", self.address, code)
 
@@ -430,7 +440,7 @@ class Session:
             self.on_message(message)
 
         def on_publish(
-            _client: Client, _data: object, _mid: int, _code: ReasonCode, _got: Properties
+            _client: Client, _data: object, _mid: int, _code: ReasonCode, _got: Properties | None
         ) -> None:
             self.on_puback()
 
@@ -459,12 +469,15 @@ async def spoken_version(address: BrokerAddress) -> MQTTProtocolVersion:
         reader, writer = await asyncio.open_connection(address.host, address.port)
         try:
             writer.write(PROBE)
-            head = await reader.read(2)
+            head = await reader.readexactly(2)
+            if head[0] != 0x20:
+                raise ConnectionResetError("whatever answers there does not speak MQTT")
+            await reader.readexactly(head[1])  # what is left unread turns the close into a reset
+        except asyncio.IncompleteReadError:
+            raise ConnectionResetError("whatever answers there hung up") from None
         finally:
-            writer.transport.abort()
-    if head[:1] != b"\x20":
-        raise ConnectionResetError("whatever answers there does not speak MQTT")
-    return V311 if head[1:] == b"\x02" else V5
+            writer.close()
+    return V311 if head[1] == 2 else V5
 
 
 @asynccontextmanager

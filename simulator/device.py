@@ -12,15 +12,17 @@ hold entries of the near future (the phases of a shot that is known to end well)
 
 import importlib
 import pkgutil
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 from zlib import crc32
 
 import numpy as np
+import simpy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -30,13 +32,11 @@ from ingest.packml import PackML
 from ingest.topics import is_level
 
 if TYPE_CHECKING:
-    import simpy
-
     from simulator.plant import Order
     from simulator.plant.floor import Floor
 
 Ints = NDArray[np.int64]
-Process = Generator["simpy.Event", Any, None]
+Process = Generator[simpy.Event, Any, None]
 
 Celsius = Annotated[float, Field(json_schema_extra={"unit": "degC"})]
 Kilonewtons = Annotated[float, Field(gt=0, json_schema_extra={"unit": "kN"})]
@@ -54,6 +54,15 @@ KWH_NJ = 36 * 10**9
 def ns(seconds: float) -> int:
     """Seconds as whole nanoseconds."""
     return round(seconds * NS_PER_S)
+
+
+class World(simpy.Environment):
+    """Virtual time, in integer nanoseconds."""
+
+    @property
+    def now(self) -> int:
+        """Now."""
+        return int(self._now)
 
 
 class DeviceSpec(BaseModel):
@@ -287,7 +296,7 @@ LEGAL: Mapping[PackML, frozenset[PackML]] = {
 class Bell:
     """Wakes whoever waits for something to change."""
 
-    def __init__(self, env: "simpy.Environment") -> None:
+    def __init__(self, env: "World") -> None:
         self._env = env
         self.event = env.event()
 
@@ -357,7 +366,9 @@ class Unit:
         """Planned time until the next planned stop."""
         return max(self.floor.calendar.pauses_ns(self.env.now) - self.env.now, 0)
 
-    def await_outside(self, ready: Callable[[], bool], bell: Bell, start_up: Callable[[], Process]) -> Process:  # noqa: E501
+    def await_outside(
+        self, ready: Callable[[], bool], bell: Bell, start_up: Callable[[], Process]
+    ) -> Process:
         """SUSPENDED until ``ready``: what is missing comes from outside. Ends in EXECUTE."""
         while not ready():
             yield from self.pace(S.SUSPENDING, 1.0)
@@ -378,7 +389,9 @@ class Unit:
             for t, value in self.state.between(*span(times))
         ]
 
-    def process_reports(self, times: Times, ch: Mapping[str, Sequence[float | int]]) -> list[Report]:
+    def process_reports(
+        self, times: Times, ch: Mapping[str, Sequence[float | int]]
+    ) -> list[Report]:
         """Columns over the block, cut into panes; each is sent when it is full."""
         return [
             Columns(
@@ -408,22 +421,19 @@ def panes(times: Times) -> list[tuple[int, int]]:
     """Index ranges of the panes in a block of seconds; a sample on a pane's end belongs to it."""
     numbers = (times - 1) // PANE_NS
     cuts = [0, *(np.nonzero(np.diff(numbers))[0] + 1).tolist(), len(times)]
-    return list(zip(cuts, cuts[1:], strict=False))
+    return list(pairwise(cuts))
 
 
 def rounded(values: Floats, decimals: int) -> list[float]:
     """Plain numbers with as many decimals as the instrument has."""
-    return np.round(values, decimals).tolist()
+    plain: list[float] = np.round(values, decimals).tolist()
+    return plain
 
 
 def on_grid(units: Ints, per_one: int) -> list[float]:
     """Counts of a fixed grid as plain numbers, the nearest double to each."""
-    return (units / per_one).tolist()
-
-
-def first_index(ordered: Sequence[int], t_ns: int) -> int:
-    """Where the first entry at or after ``t_ns`` stands."""
-    return bisect_left(ordered, t_ns)
+    plain: list[float] = (units / per_one).tolist()
+    return plain
 
 
 @dataclass(frozen=True, slots=True)

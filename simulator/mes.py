@@ -1,8 +1,8 @@
 """The MES: it knows the calendar, registers orders, counts material, and publishes all three."""
 
 from bisect import bisect_right
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 from config.units import NS_PER_DAY, NS_PER_S
 from ingest.messages import Asset, Times
@@ -69,7 +69,7 @@ class Calendar:
 class Flow:
     """Counts pieces of the casting area: entered at the shot, scrapped, left at the warehouse."""
 
-    channels = {"entered": "1", "left": "1", "scrapped": "1"}
+    channels: ClassVar[Mapping[str, str]] = {"entered": "1", "left": "1", "scrapped": "1"}
 
     def __init__(self, asset: Asset, now_ns: int) -> None:
         self.asset = asset
@@ -115,7 +115,9 @@ class Mes:
             out += self._planned(t_ns)
             t_ns = self._calendar.next_change_ns(t_ns)
         for unit in self._units:
-            changes = {t for steps in (unit.order, unit.pri_ns) for t, _ in steps.between(after_ns, to_ns)}
+            changes = {
+                t for steps in (unit.order, unit.pri_ns) for t, _ in steps.between(after_ns, to_ns)
+            }
             out += [self._order(unit, t) for t in sorted(changes)]
         flow = self._flow
         moves = {

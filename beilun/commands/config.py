@@ -12,7 +12,7 @@ from config.errors import BeilunError, ConfigError, Exit
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-KINDS = ("scenario", "plant", "settings", "network")
+KINDS = ("scenario", "plant", "settings", "network", "mapping")
 
 
 @app.command()
@@ -37,7 +37,7 @@ def show(
 
 @app.command()
 def check(files: Annotated[list[Path], typer.Argument(help="TOML files.")]) -> Exit:
-    """Validate scenarios, plants, settings and network profiles, told apart by their content."""
+    """Validate files of any kind, told apart by their content."""
     worst = Exit.OK
     for path in files:
         try:
@@ -52,18 +52,24 @@ def check(files: Annotated[list[Path], typer.Argument(help="TOML files.")]) -> E
 
 @app.command()
 def schema(
-    kind: Annotated[str, typer.Argument(help="scenario, plant, settings or network.")] = "scenario",
+    kind: Annotated[str, typer.Argument(help=", ".join(KINDS) + ".")] = "scenario",
 ) -> None:
     """Print the JSON Schema of a kind of file, for editors."""
     from beilun.commands.nouns import known
 
-    made = _models()[known("kind of file", kind, KINDS)].model_json_schema()
+    model = _models()[known("kind of file", kind, KINDS)]
+    if kind == "plant":
+        from simulator.plant import load_plant
+
+        model = type(load_plant("quickstart"))  # with the settings of every device kind
+    made = model.model_json_schema()
     console.out(json.dumps(as_written(made), indent=2, ensure_ascii=False))
 
 
 def check_file(path: Path) -> str:
     """Validate one file by what it holds and return its kind; raises ``ConfigError``."""
     from config import settings, tomlfile
+    from config.mapping import find_mapping
     from config.scenario import read_scenario
     from edge import kpis
     from simulator.plant import load_plant
@@ -83,6 +89,9 @@ def check_file(path: Path) -> str:
         case "settings":
             settings.read_file(path)
             return "settings"
+        case "mapping":
+            find_mapping(path)
+            return "mapping"
         case _:
             raise ConfigError(
                 "is none of: " + ", ".join(KINDS),
@@ -111,34 +120,40 @@ def kind_of(data: Mapping[str, Any]) -> str | None:
 
 
 def _models() -> dict[str, Any]:
+    from config.mapping import Mapping as TableMapping
     from config.scenario import Scenario
     from config.settings import Values
     from simulator.link.profile import Profile
     from simulator.plant import Plant
 
-    return dict(zip(KINDS, (Scenario, Plant, Values, Profile), strict=True))
+    return dict(zip(KINDS, (Scenario, Plant, Values, Profile, TableMapping), strict=True))
 
 
-def as_written(node: Any) -> Any:
+def as_written(node: object) -> Any:
     """A schema in the words of the file: durations and times are text there, not nanoseconds."""
     from config.units import format_duration, format_time
 
     if isinstance(node, list):
-        return [as_written(item) for item in node]
+        return [as_written(item) for item in cast("list[object]", node)]
     if not isinstance(node, dict):
         return node
-    shape = cast("dict[str, Any]", node)
+    shape = {key: as_written(value) for key, value in cast("dict[str, Any]", node).items()}
+    if "$ref" in shape:
+        shape.pop("default", None)  # the table's own keys say it
     unit = str(shape.get("unit", ""))
-    if unit.startswith("duration") or unit == "RFC 3339":
-        rest = {k: v for k, v in shape.items() if k not in ("type", "exclusiveMinimum", "default")}
-        default = shape.get("default")
-        spell = format_duration if unit.startswith("duration") else format_time
-        if isinstance(default, int):
-            rest["default"] = spell(default)
-        form = {"pattern": r"^(\d+(\.\d+)?(ms|s|m|h|d))+$"}
-        return {
-            "type": "string",
-            **({"format": "date-time"} if spell is format_time else form),
-            **rest,
-        }
-    return {key: as_written(value) for key, value in shape.items()}
+    of_items = str(shape.get("items", {}).get("unit", "")) if shape.get("type") == "array" else ""
+    default = shape.get("default")
+    if unit.startswith("duration") and isinstance(default, int):
+        shape["default"] = format_duration(default)
+    elif unit == "RFC 3339" and isinstance(default, int):
+        shape["default"] = format_time(default)
+    elif of_items.startswith("duration") and isinstance(default, list):
+        shape["default"] = [format_duration(each) for each in cast("list[int]", default)]
+    if unit.startswith("duration"):
+        shape |= {"type": "string", "pattern": r"^(\d+(\.\d+)?(ms|s|m|h|d))+$"}
+    elif unit == "RFC 3339":
+        shape |= {"type": "string", "format": "date-time"}
+    if shape.get("type") == "string":
+        for word in ("gt", "exclusiveMinimum"):
+            shape.pop(word, None)
+    return shape

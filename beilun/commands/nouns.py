@@ -1,7 +1,7 @@
 """What there is: KPIs, device kinds, scenarios, network profiles; listed, or one described."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -11,9 +11,7 @@ from config.errors import UsageError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-Name = Annotated[
-    str, typer.Argument(metavar="[NAME]", help="Describe this one.", show_default=False)
-]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Describe this one.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
@@ -148,16 +146,18 @@ def _describe(item: Mapping[str, Any]) -> None:
     width = max(map(len, item)) + 2
     tables: list[tuple[str, list[dict[str, Any]]]] = []
     for key, value in item.items():
-        match value:
-            case [{}, *_]:
-                tables.append((key, value))
-            case dict():
-                header = "unit" if key == "channels" else "value"
-                tables.append((key, [{"name": k, header: v} for k, v in value.items()]))
-            case list():
-                console.out(*_listed(key, value, width))
-            case _:
-                console.out(f"{key:{width}}{value}".rstrip())
+        if isinstance(value, dict):
+            header = "unit" if key == "channels" else "value"
+            pairs = cast("dict[str, Any]", value).items()
+            tables.append((key, [{"name": name, header: text} for name, text in pairs]))
+        elif isinstance(value, list):
+            items = cast("Sequence[Any]", value)
+            if items and isinstance(items[0], dict):
+                tables.append((key, items))
+            else:
+                console.out(*_listed(key, items, width))
+        else:
+            console.out(f"{key:{width}}{value}".rstrip())
     for title, rows in tables:
         console.out("")
         columns = list(rows[0])

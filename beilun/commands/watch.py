@@ -73,10 +73,10 @@ def command(
             seen = look(db, path, length_ns)
             _require(db, seen, length_ns, path)
             console.table(COLUMNS, cells(seen), heading(path, seen, length_ns))
-        elif plain or not console.is_terminal(sys.stdout):
-            _append(db, path, length_ns)
         else:
-            _redraw(db, path, length_ns)
+            follow = _redraw if console.is_terminal(sys.stdout) and not plain else _append
+            with contextlib.suppress(KeyboardInterrupt):  # the way to end it, not an accident
+                follow(db, path, length_ns)
     return Exit.OK
 
 
@@ -85,17 +85,19 @@ def newest() -> Path:
     from config import settings
 
     directory = settings.load().run.directory
-    found = [
-        path
-        for path in (directory.iterdir() if directory.is_dir() else ())
-        if path.is_file() and not path.name.endswith(("-wal", "-shm", "-journal"))
-        and path.open("rb").read(15) == b"SQLite format 3"
-    ]  # fmt: skip
+    found = [path for path in directory.glob("*") if _is_database(path)]
     if not found:
         raise ConfigError(
             "no recording yet", at=str(directory), hint="`beilun run quickstart` makes one"
         )
     return max(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+def _is_database(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(15) == b"SQLite format 3"
 
 
 def look(db: sqlite3.Connection, path: Path, length_ns: int) -> Look:

@@ -315,7 +315,7 @@ def _count(
         if CARRIED in jump.situation:
             open_.append(jump)
         elif jump.amount:
-            key = (jump.amounter, jump.situation)
+            key = (jump.counter, jump.situation)
             total[key] = total.get(key, 0) + jump.amount
     return tuple(sorted(j for j in open_ if j.amount)), total
 

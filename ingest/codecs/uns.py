@@ -41,6 +41,7 @@ class _Progress(msgspec.Struct):
     lost: dict[str, Count]
     shed: Count
     end: bool = False
+    connections: Count = 0
 
 
 _data = msgspec.json.Decoder(_Data)
@@ -78,7 +79,7 @@ class Uns:
         check_times(said.arrival_ns, said.arrival_ns)
         return Progress(
             f"{site}/{conn}", said.run, said.arrival_ns, said.next_cseq, said.made, said.lost,
-            said.shed, said.end,
+            said.shed, said.end, said.connections,
         )  # fmt: skip
 
 

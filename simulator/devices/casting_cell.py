@@ -1,10 +1,11 @@
-"""A die-casting cell: shots of about a minute, scrap while the die warms up, breakdowns, die changes.
+"""A die-casting cell: shots, scrap while the die warms up, breakdowns, die changes.
 
 A shot fails for one of two independent causes: the process out of control (``scrap_ratio``), and a
-die that is not yet warm: 98 % of the first three shots after a start, 76 % of the next three, 8 % up
-to the tenth, 3 % to the 50th, 1.2 % to the 300th (domain facts, finding 10).
+die not yet warm: 98 % of the first three shots after a start, 76 % of the next three, 8 % up to the
+tenth, 3 % to the 50th, 1.2 % to the 300th (domain facts, finding 10).
 """
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -101,7 +102,7 @@ class CastingCell(Unit):
     with a time constant of 15 shots and cools with one of 40 minutes.
     """
 
-    channels: ClassVar = {
+    channels: ClassVar[Mapping[str, str]] = {
         "state": "PackML", "produced": "1", "scrap": "1", "energy_kwh": "kWh", "metal_c": "degC",
         "die_c": "degC", "locking_kn": "kN", "cycle_s": "s", "biscuit_mm": "mm",
         "pressure_mpa": "MPa",
@@ -133,7 +134,9 @@ class CastingCell(Unit):
         return round(self.spec.standby_kw * 1000)
 
     def _call(self, container: Container) -> None:
-        self.floor.fleet.call(container, self, tuple(self.floor.trimming))
+        self.floor.fleet.call(
+            container, self, tuple(self.floor.trimming) or (self.floor.warehouse,)
+        )
 
     def pieces(self) -> int:
         """Castings on its output lane."""
@@ -259,7 +262,9 @@ class CastingCell(Unit):
         warm_share, cool_share = 1.0 / (15.0 * spec.cycle_s), 1.0 / 2_400.0
         die: list[float] = []
         metal: list[float] = []
-        for runs, a, b in zip(running.tolist(), noise[:, 1].tolist(), noise[:, 2].tolist(), strict=True):
+        for runs, a, b in zip(
+            running.tolist(), noise[:, 1].tolist(), noise[:, 2].tolist(), strict=True
+        ):
             goal, share = (spec.die_c, warm_share) if runs else (30.0, cool_share)
             self._die_c += share * (goal - self._die_c)
             self._metal_c += (spec.metal_c - self._metal_c) / 300.0 + 0.06 * b
@@ -275,9 +280,8 @@ class CastingCell(Unit):
             "energy_kwh": on_grid(self.energy.at(times), 100_000),
             "metal_c": rounded(np.array(metal), 1),
             "die_c": rounded(np.array(die) + swing * heat, 1),
-            "locking_kn": rounded(locking / 10.0, 0),
+            "locking_kn": (np.rint(locking / 10.0).astype(np.int64) * 10).tolist(),
         }
-        ch["locking_kn"] = [round(v * 10) for v in ch["locking_kn"]]
         return [
             *self.state_reports(times), *self.process_reports(times, ch), *self._shot_reports(times)
         ]  # fmt: skip

@@ -4,6 +4,7 @@ The second joint (J1) carries the arm's own weight: its current never comes near
 """
 
 from collections import deque
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -86,7 +87,7 @@ class RobotArm(Unit):
     the square of the J1 current with one time constant.
     """
 
-    channels: ClassVar = {
+    channels: ClassVar[Mapping[str, str]] = {
         "state": "PackML", "produced": "1", "scrap": "1", "energy_kwh": "kWh",
         "current_j1_a": "A", "winding_c": "degC", "cycle_s": "s", "wait_s": "s",
         "bin": "1", "count": "1", "down": "1",

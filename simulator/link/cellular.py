@@ -10,8 +10,8 @@ Theory of operation
 A message is *whole* once its last byte had room in the carrier, *open* once it may be sent, and is
 sent in the next slot of its direction. A failed transmission is told by the receiver (a downlink
 failure must wait for an uplink slot to say so), rescheduled, and sent in a slot again: the spacing
-of retransmissions follows from the slot pattern and is nowhere a constant. One die decides how often
-a message fails: it fails k times if the die is below ``first * next**(k-1)``.
+of retransmissions follows from the slot pattern and is nowhere a constant. One die decides how
+often a message fails: at least k times if the die is below ``first * next**(k-1)``.
 
 A ``Cell`` is what its bearers share; the bearer's own state is in ``Scheduled``.
 """
@@ -74,7 +74,7 @@ class Cell:
         phase_ns = int(np.random.default_rng([seed, 0xCE11]).integers(period_ns))
         clock = Clock(phase_ns, spec.drift_ppm)
         up = [i * self.slot_ns for i, kind in enumerate(spec.pattern) if kind in "UF"]
-        down = [i * self.slot_ns for i, kind in enumerate(spec.pattern) if kind in "DSF"]
+        down = [i * self.slot_ns for i, kind in enumerate(spec.pattern) if kind in "DF"]
         self.up = Grid(up, period_ns, clock)
         self.down = Grid(down, period_ns, clock)
         self.requests = Grid(up[:1], ns(spec.grant.sr_period_ms), clock)
@@ -188,9 +188,7 @@ class Scheduled:
         """What ``one`` does to a message whose first transmission failed."""
         cell = self._cell
         fooled = misread < harq.feedback_error_ratio * ODDS
-        sent_ns = np.where(
-            fooled, self._slots.nexts(sent_ns + recovery_ns) + cell.slot_ns, sent_ns
-        )
+        sent_ns = np.where(fooled, self._slots.nexts(sent_ns + recovery_ns) + cell.slot_ns, sent_ns)
         left = np.flatnonzero(~fooled)
         for _ in range(harq.transmissions - 1):
             if not len(left):
@@ -214,6 +212,6 @@ class Scheduled:
 
 
 def queued(ready_ns: Ints, work_ns: Ints, free_ns: int) -> Ints:
-    """When a first-come-first-served server ends each job: ``end = max(ready, last end) + work``."""
+    """When a first-come-first-served server ends each job, ``max(ready, last end) + work``."""
     done = np.cumsum(work_ns)
     return np.maximum(np.maximum.accumulate(ready_ns - (done - work_ns)), free_ns) + done

@@ -5,9 +5,11 @@ Theory of operation
 
     sent ─► near hops ─► air (``Air``) ─► far hops ─► own arrival ─► transport ─► arrival
 
-Every hop keeps the order. Each bearer rolls its dice from a stream of its own, message by message in
-a fixed schedule of blocks (16, 32, ... 256): the dice of the n-th message depend on nothing but the
-seed, the device, the direction and n. Hence ``send`` and ``send_many`` may be mixed and cut at will.
+Every hop keeps the order. Each bearer rolls its dice from a stream of its own, message by message
+in a fixed schedule of blocks (16, 32, ... 256): the dice of the n-th message depend on nothing but
+the seed, the device, the direction and n. Hence ``send`` and ``send_many`` may be mixed and cut at
+will. What devices share is in the ``Link`` (today one ``Cell``: its frame, no load), what is a
+device's own in its ``Bearer`` and ``Air``.
 """
 
 from enum import IntEnum
@@ -27,7 +29,7 @@ _FIRST_BLOCK, _LAST_BLOCK = 16, 256
 _FEW = 12
 """Below this many messages a loop is faster than columns."""
 _MAX_LOSSES = 6
-"""TCP gives up no earlier than this in the field; the model assumes that the next try succeeds."""
+"""Losses in a row of one segment; a bound for the doubling of the timeout."""
 
 
 class Direction(IntEnum):
@@ -46,7 +48,9 @@ class Link:
         self._cell = Cell(profile.radio, seed) if profile.radio.kind == "cellular" else None
         self._typical_ns: dict[Direction, int] = {}
         if profile.transport.kind == "tcp":
-            self._typical_ns = {direction: _typical_ns(profile, direction) for direction in Direction}
+            self._typical_ns = {
+                direction: _typical_ns(profile, direction) for direction in Direction
+            }
 
     def bearer(self, ue: str, direction: Direction) -> "Bearer":
         """A fresh bearer, as if nothing had been sent yet."""
@@ -164,7 +168,12 @@ class Bearer:
         near = [roll_hop(rng, hop, n) for hop in self._near]
         far = [roll_hop(rng, hop, n) for hop in self._far]
         self._dice = np.stack(
-            [sum(near[1:], near[0]), sum(far[1:], far[0]), roll_odds(rng, n), *self._air.roll(rng, n)]
+            [
+                sum(near[1:], near[0]),
+                sum(far[1:], far[0]),
+                roll_odds(rng, n),
+                *self._air.roll(rng, n),
+            ]
         )
         self._at = 0
 

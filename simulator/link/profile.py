@@ -1,13 +1,15 @@
 """Network profiles: what a file in ``config/networks`` may say, and reading one by name.
 
-A profile holds mechanisms and their constants, never a table of measured delays. What concerns the
-whole network (``core``, ``transport``, ``drop_ratio``) stands at the top, what concerns the air under
-``radio``. Cells, slices, mobility and faults are further tables beside these.
+A profile holds mechanisms and their constants, never a table of measured delays. What concerns
+the whole network (``core``, ``transport``, ``drop_ratio``) stands at the top, what concerns the air
+under ``radio``. What is not modelled yet (cells, slices, mobility, faults) has no table and is
+refused like any unknown key.
 """
 
 import difflib
 import tomllib
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -29,7 +31,7 @@ SmallRatio = Annotated[float, Field(ge=0, le=0.5, json_schema_extra=_unit("ratio
 
 
 class Spec(BaseModel):
-    """Part of a profile: strict, closed, immutable; attributes are documented by their docstrings."""
+    """Part of a profile: strict, closed, immutable."""
 
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
@@ -119,7 +121,7 @@ class Cellular(Spec):
     slot_ms: PositiveMs
     """Slot length (LTE: the subframe)."""
     pattern: Annotated[str, Field(pattern=r"^([DSU]{2,40}|F)$")]
-    """Slots in turn: D down, S down and guard, U up; ``F`` alone is FDD, every slot both ways."""
+    """Slots in turn: D down, S switching (no data), U up; ``F`` alone is FDD, both ways always."""
     drift_ppm: PartsPerMillion = 10.0
     """Drift of the cell's frame against the devices' clock: phases wander, as in the field."""
     grant: Grant
@@ -205,7 +207,7 @@ class Profile(Spec):
     transport: Annotated[Tcp | Udp, Field(discriminator="kind")]
 
 
-def _folder() -> Any:
+def _folder() -> Traversable:
     return files("config") / "networks"
 
 
@@ -232,7 +234,7 @@ def _spelling(error: Any) -> str:
 
 
 def load_profile(name: str) -> Profile:
-    """The profile of that name; ``like = "other"`` in its file starts from the other one's tables."""
+    """The profile of that name; ``like = "other"`` in a file takes over the other's tables."""
     raw = _read(name)
     if (base := raw.pop("like", None)) is not None:
         other = _read(base)
@@ -243,6 +245,4 @@ def load_profile(name: str) -> Profile:
         return Profile.model_validate(raw | {"name": name})
     except ValidationError as error:
         details = [_spelling(item) for item in error.errors()]
-        raise ConfigError(
-            f"{len(details)} problems", at=f"{name}.toml", details=details
-        ) from None
+        raise ConfigError(f"{len(details)} problems", at=f"{name}.toml", details=details) from None

@@ -17,7 +17,7 @@ and the share of failures grows to one over ``knee_db``: ``depth`` is how far do
 """
 
 import math
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,27 +26,24 @@ from config.units import NS_PER_S
 from simulator.link.columns import Ints
 from simulator.link.profile import Shadowing
 
-Words = NDArray[np.uint64]
-W = TypeVar("W", int, Words)
-
 _MASK = 2**64 - 1
 _STEP = 0x9E3779B97F4A7C15
 _MEAN = 8 * 65_535 // 2
 _SD = math.sqrt(8 * (65_536**2 - 1) / 12)
 
 
-def _mix(z: W) -> W:
-    """SplitMix64's finaliser."""
+def _mix(z: Any) -> Any:
+    """SplitMix64's finaliser, of an int or of a column of uint64."""
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _MASK
     return z ^ (z >> 31)
 
 
-def _sum16(z: W) -> W:
+def _sum16(z: Any) -> Any:
     return (z & 0xFFFF) + (z >> 16 & 0xFFFF) + (z >> 32 & 0xFFFF) + (z >> 48)
 
 
-def _bell(point: W, key: int) -> W:
+def _bell(point: Any, key: int) -> Any:
     """Sum of eight hashed 16-bit numbers: normal enough down to four standard deviations."""
     z = point * (2 * _STEP & _MASK) + key & _MASK
     return _sum16(_mix(z)) + _sum16(_mix(z + _STEP & _MASK))
@@ -83,4 +80,5 @@ class Fade:
         f = rest / self._step_ns
         g = 1.0 - f
         fade = (a * g + b * f) / np.sqrt(f * f + g * g)
-        return np.clip((fade * -self._sd - self._margin) / self._knee, 0.0, 1.0)
+        depth: NDArray[np.float64] = (fade * -self._sd - self._margin) / self._knee
+        return np.clip(depth, 0.0, 1.0)

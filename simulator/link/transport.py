@@ -92,7 +92,7 @@ class Stream:
         self._trips.extend(trips[-_MEMORY:].tolist())
 
     def _released_ns(self, t_ns: int, trip_ns: int, losses: int, trips: Iterable[int]) -> int:
-        return t_ns + rto_ns(trips, self._floor_ns) * (2**losses - 1) + trip_ns
+        return t_ns + rto_ns(trips, self._floor_ns) * ((1 << losses) - 1) + trip_ns
 
 
 class Datagrams:

@@ -48,7 +48,7 @@ class Contended:
         return self._free_ns, self._aggregate_heard
 
     def many(self, ready_ns: Ints, n_bytes: Ints, dice: Ints) -> tuple[Ints, Flags]:
-        # Who contends and who joins depends on the message before: a plain loop, 0.3 us a turn.
+        # Who contends and who joins depends on the message before: a plain loop.
         sizes = n_bytes.tolist()
         rows = zip(ready_ns.tolist(), sizes, dice.T.tolist(), strict=True)
         done = [self.one(ready, size, row) for ready, size, row in rows]

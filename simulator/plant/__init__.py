@@ -19,7 +19,6 @@ _STRICT = ConfigDict(
     strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
 )
 ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$|^24:00$")]
-WAREHOUSE = "warehouse"
 
 
 class Span(BaseModel):
@@ -124,23 +123,26 @@ class Plant(BaseModel):
 
     def _problems(self) -> Iterator[str]:
         names = [device.name for device in self.device]
+        kinds_ = {device.kind for device in self.device}
         nodes = [node.name for node in self.node]
-        numbers = [order.number for order in self.order]
+        numbers = [str(order.number) for order in self.order]
         for what, words in (("device", names), ("node", nodes), ("order", numbers)):
-            for word in sorted({w for w in words if words.count(w) > 1}, key=str):
+            for word in sorted({w for w in words if words.count(w) > 1}):
                 yield f"{what} {word} is there twice"
         for edge in self.edge:
             for end in edge.between:
                 if end not in nodes:
                     yield f"edge {edge.between}: unknown node {end}{tomlfile.guess(end, nodes)}"
         for device in self.device:
-            at = getattr(device, "node", None)
-            if at is not None and at not in nodes:
-                yield f"{device.name}: unknown node {at}{tomlfile.guess(at, nodes)}"
+            for at in (getattr(device, "node", None), getattr(device, "charger", None)):
+                if at is not None and at not in nodes:
+                    yield f"{device.name}: unknown node {at}{tomlfile.guess(at, nodes)}"
             for problem in device.settings_problems():
                 yield f"{device.name}: {problem}"
-        if any(device.kind == "agv" for device in self.device) and self.warehouse not in nodes:
-            yield f"warehouse: unknown node {self.warehouse!r}{tomlfile.guess(self.warehouse, nodes)}"
+        if "agv" in kinds_ and (store := self.warehouse) not in nodes:
+            yield f"warehouse: unknown node {store!r}{tomlfile.guess(store, nodes)}"
+        if kinds_ & {"casting_cell", "robot_arm"} and "agv" not in kinds_:
+            yield "casting cells and arms need at least one agv to fetch their containers"
         for order in self.order:
             if order.unit not in names:
                 yield (

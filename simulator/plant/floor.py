@@ -17,7 +17,7 @@ import simpy
 
 from config.units import NS_PER_MS
 from ingest.messages import Asset
-from simulator.device import Bell, Device, Process, Unit, kinds
+from simulator.device import Bell, Device, Process, Unit, World, kinds
 from simulator.mes import Calendar, Flow, Mes
 from simulator.plant import Order, Plant, Roads
 from simulator.plant.control import ORDER_BYTES, RETRY_NS, Control, Lane
@@ -63,7 +63,7 @@ class Output:
     """The output lane of a station: one container being filled, and full ones waiting."""
 
     def __init__(
-        self, env: simpy.Environment, size: int, slots: int, call: Callable[[Container], None]
+        self, env: World, size: int, slots: int, call: Callable[[Container], None]
     ) -> None:
         self.bell = Bell(env)
         self._size = size
@@ -116,7 +116,7 @@ class Output:
 class Warehouse:
     """Takes everything; what arrives has left the process."""
 
-    def __init__(self, node: str, env: simpy.Environment, flow: Flow) -> None:
+    def __init__(self, node: str, env: World, flow: Flow) -> None:
         self.node = node
         self._env = env
         self._flow = flow
@@ -167,9 +167,9 @@ class _Call:
 
 
 class Fleet:
-    """The fleet manager at the MEC: oldest call first, nearest idle vehicle; orders ride the link."""
+    """The fleet manager at the MEC: oldest call first, nearest idle vehicle."""
 
-    def __init__(self, env: simpy.Environment, calendar: Calendar, roads: Roads) -> None:
+    def __init__(self, env: World, calendar: Calendar, roads: Roads) -> None:
         self._env = env
         self._calendar = calendar
         self._roads = roads
@@ -230,7 +230,7 @@ class Fleet:
             yield self._env.timeout(self._calendar.pauses_ns(self._env.now) - self._env.now)
 
 
-def arrive(env: simpy.Environment, lane: Lane, n_bytes: int, tick_ns: int = 1) -> Process:
+def arrive(env: World, lane: Lane, n_bytes: int, tick_ns: int = 1) -> Process:
     """Send one message now and wait until it is there; a lost one is sent again.
 
     The receiver looks every ``tick_ns``.
@@ -247,11 +247,12 @@ class Floor:
         self.plant = plant
         self.seed = seed
         self.link = link
-        self.env = simpy.Environment(start_ns)
+        self.env = World(start_ns)
         self.calendar = Calendar(plant.calendar)
         self.roads = Roads(plant)
         cells = [spec for spec in plant.device if spec.kind == "casting_cell"]
         area, line = (cells[0].area, cells[0].line) if cells else ("casting", "line1")
+        self.has_flow = bool(cells)
         self.flow = Flow(Asset(plant.site, area, line, plant.flow), start_ns)
         self.fleet = Fleet(self.env, self.calendar, self.roads)
         self.warehouse = Warehouse(plant.warehouse, self.env, self.flow)

@@ -1,0 +1,103 @@
+"""``beilun edge``: telemetry from a broker to KPI rows in a recording."""
+
+import asyncio
+import functools
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from beilun import console, report
+from beilun.composing import (
+    Stop,
+    address_of,
+    edge_header,
+    new_run,
+    policy_of,
+    versions,
+)
+from config import settings as layers
+from config.errors import Exit, UsageError
+
+
+def command(
+    broker: Annotated[str | None, typer.Option(help="mqtt://host:port.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The recording; default in runs/.")
+    ] = None,
+    once: Annotated[bool, typer.Option(help="End when every connection has ended.")] = False,
+    run: Annotated[str, typer.Option(help="The run to listen to; default: the first heard.")] = "",
+    mapping: Annotated[
+        str, typer.Option("--map", help="Mapping of foreign MQTT JSON, shipped or a file.")
+    ] = "",
+) -> Exit:
+    """Aggregate what a broker delivers until told to stop; an existing recording is continued."""
+    import json
+
+    from config.mapping import find_mapping
+    from edge.pipeline import Pipeline
+    from edge.rows import digest
+    from edge.serve import Serving, serve
+    from edge.store import RowStore
+    from ingest import topics
+    from ingest.codecs.mapped import Mapped
+    from ingest.decode import Decoder
+    from ingest.recording import Recording
+
+    effective = layers.load(flags={"broker.url": broker})
+    if effective.broker.url == "auto":
+        raise UsageError(
+            "name the broker to listen to",
+            hint="--broker mqtt://127.0.0.1:1883; `beilun run` brings its own",
+        )
+    mapped = Mapped(find_mapping(mapping)) if mapping else None
+    path = output or effective.run.directory / f"edge-{new_run()}.beilun"
+    with Recording.create(path) as recording:
+        store = RowStore(recording)
+        store.prepare()
+        decoder = Decoder([mapped] if mapped else [])
+
+        def start(found: str | None) -> Pipeline:
+            header = {"edge": edge_header(effective.edge), "versions": json.dumps(versions())}
+            if found is not None:
+                header["run"] = found
+            if mapped is not None:
+                header["mapping"] = mapped.source
+            recording.set_meta({"source": "live", **header})
+            pipeline = Pipeline(recording, decoder, policy_of(effective.edge), found, store.write)
+            pipeline.resume()
+            console.note(f"run {found or 'of foreign publishers'}, recording to {path}")
+            return pipeline
+
+        serving = Serving()
+        stop = Stop()
+        known = run or recording.meta("run")
+
+        async def main() -> None:
+            stop.listen()
+            await serve(
+                address_of(effective.broker),
+                [*topics.SUBSCRIPTIONS, *(mapped.topics() if mapped else ())],
+                functools.partial(start),
+                run=known,
+                once=once,
+                stop=stop.event,
+                serving=serving,
+                foreign=mapped is not None and known is None,
+            )
+
+        console.note(f"listening to {address_of(effective.broker)}. Ctrl-C stops and reports.")
+        asyncio.run(main())
+        pipeline = serving.pipeline
+        if pipeline is None:
+            console.note("nothing was heard")
+            return Exit.OK
+        pipeline.finish()
+        rows = list(store.rows())
+        account = pipeline.account()
+        fingerprint = digest(rows)
+        recording.set_entries("edge", account.ledger.entries())
+        recording.set_meta({"digest": fingerprint, "finished": "true"})
+        report.show_tables(report.run_rows(rows))
+        console.out(*report.ledger_lines(account), f"digest {fingerprint}", f"wrote {path}")
+        return Exit.OK if account.closes else Exit.FAILED

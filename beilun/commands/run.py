@@ -1,0 +1,245 @@
+"""``beilun run``: a whole factory and its edge over real MQTT, and the verdict."""
+
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from beilun import console, report, verdict
+from beilun.composing import (
+    Stop,
+    address_of,
+    edge_header,
+    new_run,
+    policy_of,
+    scenario_header,
+    scenario_of,
+)
+from config import settings as layers
+from config.errors import BeilunError, Exit, UnreachableError
+from config.scenario import Scenario
+from config.settings import Settings
+from config.units import NS_PER_S, format_duration
+from edge.pipeline import Pipeline
+from edge.rows import Row, digest
+from edge.serve import Serving, serve
+from edge.store import RowStore
+from ingest import topics
+from ingest.broker import BrokerAddress, running_broker
+from ingest.decode import Decoder
+from ingest.recording import Recording
+
+GRACE_S = 20.0
+"""How long a stopped factory may take to end in good order."""
+
+
+def command(
+    scenario: Annotated[str, typer.Argument(help="A shipped scenario, or a file.")] = "quickstart",
+    broker: Annotated[
+        str | None,
+        typer.Option(help="auto (own mosquitto, else embedded), embedded, mosquitto, or mqtt://…"),
+    ] = None,
+    speed: Annotated[str | None, typer.Option(help="Times real time, or max.")] = None,
+    length: Annotated[str | None, typer.Option("--for", help="Virtual time, like 10m.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Start of every random stream.")] = None,
+    network: Annotated[str | None, typer.Option(help="Profile of the radio.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The recording; default in runs/.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the verdict as JUnit XML.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Rows of the run as NDJSON.")] = False,
+) -> Exit:
+    """Run a scenario from machine to KPI, record it, and say whether it met its expectations."""
+    chosen = scenario_of(scenario, seed=seed, length=length, network=network)
+    own = broker if broker in ("embedded", "mosquitto") else None
+    effective = layers.load(
+        chosen, flags={"broker.url": "auto" if own else broker, "run.speed": speed}
+    )
+    run = new_run()
+    path = output or effective.run.directory / f"{chosen.name}-{run}.beilun"
+    console.note(
+        f"{chosen.name}: {chosen.summary} Seed {chosen.seed},"
+        f" {format_duration(chosen.length)} virtual over {chosen.network}."
+        " Ctrl-C stops and reports."
+    )
+    with _broker(effective, own) as address, Recording.create(path) as recording:
+        recording.set_meta({**scenario_header(chosen, run), "edge": edge_header(effective.edge)})
+        store = RowStore(recording)
+        store.prepare()
+        pipeline = Pipeline(recording, Decoder(), policy_of(effective.edge), run, store.write)
+        flags = {"--seed": seed, "--for": length, "--network": network}
+        told = [scenario, "--speed", str(effective.run.speed)]
+        told += [
+            str(w) for flag, given in flags.items() if given is not None for w in (flag, given)
+        ]
+        stopped = asyncio.run(_live(chosen, told, run, address, effective, pipeline, recording))
+        pipeline.finish()
+        rows = list(store.rows())
+        account = pipeline.account()
+        fingerprint = digest(rows)
+        recording.set_entries("edge", account.ledger.entries())
+        recording.set_meta({"digest": fingerprint, "finished": "true"})
+        last = report.run_rows(rows)
+        verdicts = verdict.judge(chosen.expect, rows)
+        if as_json:
+            console.ndjson(report.as_json(row) for row in last)
+        else:
+            _tell(chosen, last, pipeline, verdicts, fingerprint, path)
+        if junit is not None:
+            verdict.write(junit, verdict.junit(chosen.name, verdicts))
+        if stopped is not None:
+            return stopped
+        return verdict.exit_code(verdicts) if account.closes else Exit.FAILED
+
+
+def _tell(
+    scenario: Scenario,
+    rows: list[Row],
+    pipeline: Pipeline,
+    verdicts: list[verdict.Verdict],
+    fingerprint: str,
+    path: Path,
+) -> None:
+    report.show_tables(rows)
+    console.out("Ledger", *report.ledger_lines(pipeline.account()), "")
+    if verdicts:
+        console.out("Expectations", *verdict.lines(verdicts), "")
+    samples, size = pipeline.engine.samples, path.stat().st_size
+    console.out(
+        f"{pipeline.messages:,} messages with {samples:,} samples",
+        f"wrote {path} ({size:,} bytes); replay it with `beilun replay {path}`",
+        f"seed {scenario.seed}  digest {fingerprint}",
+    )
+
+
+@contextlib.contextmanager
+def _broker(effective: Settings, own: str | None) -> Iterator[BrokerAddress]:
+    """The broker of the settings, or one of our own for as long as the run lasts."""
+    if effective.broker.url != "auto":
+        yield address_of(effective.broker)
+        return
+    kind: Literal["auto", "embedded", "mosquitto"] = "auto"
+    if own in ("embedded", "mosquitto"):
+        kind = own
+    with (
+        tempfile.TemporaryDirectory(prefix="beilun-") as folder,
+        running_broker(kind, Path(folder)) as broker,
+    ):
+        console.note(f"broker: {broker.kind} at {broker.address}, for this run")
+        yield broker.address
+
+
+async def _live(
+    scenario: Scenario,
+    told: Sequence[str],
+    run: str,
+    address: BrokerAddress,
+    effective: Settings,
+    pipeline: Pipeline,
+    recording: Recording,
+) -> Exit | None:
+    """Both halves until every message is folded; an exit code where it was broken off."""
+    stop, done = Stop(), asyncio.Event()
+    stop.listen()
+    with tempfile.TemporaryDirectory(prefix="beilun-") as folder:
+        own = Path(folder) / "own.sim"
+        factory = await _start(told, run, address, effective, own)
+        words = asyncio.create_task(_listen(factory), name="run.factory")
+        try:
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(_show(scenario, pipeline), name="run.progress")
+                ending = group.create_task(_end(factory, stop, done), name="run.end")
+                await serve(
+                    address,
+                    topics.SUBSCRIPTIONS,
+                    lambda _: pipeline,
+                    run=run,
+                    once=True,
+                    stop=done,
+                    serving=Serving(),
+                )
+                watching.cancel()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(GRACE_S):
+                        await factory.wait()
+                ending.cancel()
+        finally:
+            if factory.returncode is None:
+                factory.kill()
+            await factory.wait()
+        said = await words
+        if own.exists():
+            recording.attach(own)
+        elif stop.signal is None:
+            raise _failure(factory.returncode, said)
+    if stop.signal is None:
+        return None
+    return Exit.INTERRUPTED if stop.interrupted else Exit.OK
+
+
+async def _start(
+    told: Sequence[str], run: str, address: BrokerAddress, effective: Settings, own: Path
+) -> asyncio.subprocess.Process:
+    """The simulating half, out of the terminal's reach: we pass signals on."""
+    environment = dict(os.environ)
+    secret = effective.broker.secret()
+    if effective.broker.username and secret is not None:
+        environment["BEILUN_BROKER__USERNAME"] = effective.broker.username
+        environment["BEILUN_BROKER__PASSWORD"] = secret
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "beilun", "simulate", *told,
+        "--broker", f"mqtt://{address.host}:{address.port}",
+        "--run", run, "--own", str(own), "--parent", str(os.getpid()),
+        stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        env=environment, start_new_session=True,
+    )  # fmt: skip
+
+
+async def _listen(factory: asyncio.subprocess.Process) -> str:
+    assert factory.stderr is not None
+    return (await factory.stderr.read()).decode(errors="replace")
+
+
+async def _end(factory: asyncio.subprocess.Process, stop: Stop, done: asyncio.Event) -> None:
+    """Stop the factory when we are told to; stop the edge when the factory fails or hangs."""
+    gone = asyncio.create_task(factory.wait())
+    told = asyncio.create_task(stop.event.wait())
+    try:
+        await asyncio.wait((gone, told), return_when=asyncio.FIRST_COMPLETED)
+        if not gone.done():
+            factory.terminate()
+            await asyncio.wait((gone,), timeout=GRACE_S)
+        if not gone.done() or factory.returncode:
+            done.set()
+    finally:
+        gone.cancel()
+        told.cancel()
+
+
+async def _show(scenario: Scenario, pipeline: Pipeline) -> None:
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    with console.progress(scenario.length / NS_PER_S, "s virtual") as bar:
+        while True:
+            await asyncio.sleep(0.2)
+            now_ns = pipeline.engine.watermark_ns
+            if now_ns is not None:
+                done_s = (now_ns - scenario.start) / NS_PER_S
+                pace = done_s / max(1e-9, loop.time() - began_s)
+                bar.update(done_s, f"{pace:,.0f}x  {pipeline.messages:,} messages")
+
+
+def _failure(code: int | None, said: str) -> BeilunError:
+    """The error of the simulating half, in its own words."""
+    lines = [line for line in said.strip().splitlines() if not line.startswith("exit ")]
+    told = "\n".join(lines[-12:]).removeprefix("error: ") or f"exit code {code}"
+    error = UnreachableError if code == Exit.UNREACHABLE else BeilunError
+    failed = error(f"the simulating half failed: {told}")
+    failed.exit = Exit(code) if code in set(Exit) else Exit.BUG
+    return failed

@@ -1,0 +1,106 @@
+"""``beilun simulate``: a factory's telemetry to a broker."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from beilun import console
+from beilun.composing import Stop, address_of, new_run, scenario_header, scenario_of
+from config import settings as layers
+from config.errors import Exit, UsageError
+from config.scenario import Scenario
+from config.units import NS_PER_S, format_duration
+
+
+def command(
+    scenario: Annotated[str, typer.Argument(help="A shipped scenario, or a file.")] = "quickstart",
+    broker: Annotated[str | None, typer.Option(help="mqtt://host:port.")] = None,
+    speed: Annotated[str | None, typer.Option(help="Times real time, or max.")] = None,
+    length: Annotated[str | None, typer.Option("--for", help="Virtual time, like 10m.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Start of every random stream.")] = None,
+    network: Annotated[str | None, typer.Option(help="Profile of the radio.")] = None,
+    run: Annotated[str, typer.Option(help="Name of the run; made up when left out.")] = "",
+    own: Annotated[
+        Path | None, typer.Option(help="Where truth and ledger go; default: runs/RUN.sim.")
+    ] = None,
+    parent: Annotated[int, typer.Option(hidden=True)] = 0,
+) -> Exit:
+    """Simulate a factory and publish it; its truth and its side of the ledger go to a file."""
+    chosen = scenario_of(scenario, seed=seed, length=length, network=network)
+    flags = {"broker.url": broker, "run.speed": speed}
+    effective = layers.load(chosen, flags=flags)
+    if effective.broker.url == "auto":
+        raise UsageError(
+            "name the broker to publish to",
+            hint="--broker mqtt://127.0.0.1:1883; `beilun run` brings its own",
+        )
+    name = run or new_run()
+    path = own or effective.run.directory / f"{chosen.name}-{name}.sim"
+    pace = effective.run.speed
+    if parent:
+        from ingest.broker import die_with_parent
+
+        die_with_parent(parent)
+    return asyncio.run(
+        _simulate(chosen, name, path, address_of(effective.broker), None if pace == "max" else pace)
+    )
+
+
+async def _simulate(
+    scenario: Scenario, run: str, path: Path, address: object, speed: float | None
+) -> Exit:
+    from ingest.broker import BrokerAddress
+    from ingest.recording import Recording, TruthRow
+    from simulator.factory import Factory
+    from simulator.link.link import Link
+    from simulator.link.profile import load_profile
+    from simulator.plant import load_plant
+    from simulator.publish import publish
+
+    assert isinstance(address, BrokerAddress)
+    stop = Stop()
+    stop.listen()
+    plant = load_plant(scenario.plant_file())
+    link = Link(load_profile(scenario.network), scenario.seed)
+    factory = Factory(plant, link, scenario.seed, run, scenario.start, scenario.length)
+    console.note(
+        f"run {run}: {scenario.name}, {len(plant.device)} devices, {scenario.network},"
+        f" seed {scenario.seed}, {format_duration(scenario.length)} virtual, to {address}."
+        " Ctrl-C stops and reports."
+    )
+    with console.progress(scenario.length / NS_PER_S, "s") as bar:
+        stats = await publish(
+            factory,
+            address,
+            start_ns=scenario.start,
+            speed=speed,
+            stop=stop.event,
+            watch=lambda now_ns: bar.update((now_ns - scenario.start) / NS_PER_S),
+        )
+    accounts = factory.ledger().values()
+    made, shed = sum(a.made for a in accounts), sum(a.shed for a in accounts)
+    lost: Counter[str] = Counter()
+    for account in accounts:
+        lost.update(account.lost)
+    with Recording.create(path) as recording:
+        recording.set_meta(scenario_header(scenario, run))
+        recording.write_truth(
+            TruthRow(row.asset, row.kpi, row.window_length_ns, row.window_start_ns, row.value)
+            for row in factory.truth()
+        )
+        recording.set_entries(
+            "simulator",
+            {
+                "made": made,
+                "shed": shed,
+                **{f"lost:{cause}": n for cause, n in lost.items()},
+            },
+        )
+    console.note(
+        f"made {made:,}, lost {lost.total():,}, shed {shed:,},"
+        f" confirmed by the edge {stats.confirmed:,} (resent {stats.resent:,}); wrote {path}"
+    )
+    return Exit.INTERRUPTED if stop.interrupted else Exit.OK

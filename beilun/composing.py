@@ -1,0 +1,133 @@
+"""What the verbs share: settings and scenario to policy, header, broker address and signals."""
+
+import asyncio
+import json
+import platform
+import secrets
+import signal
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from config.errors import RecordingError
+from config.scenario import EdgeSettings, Expect, Scenario, Tolerance, find_scenario
+from config.settings import Broker
+from config.units import format_duration
+from config.version import __version__
+from edge import kpis
+from edge.policy import Policy
+from ingest.broker import BrokerAddress
+from ingest.recording import Recording
+
+
+def scenario_of(
+    name: str, *, seed: int | None = None, length: str | None = None, network: str | None = None
+) -> Scenario:
+    """A scenario with what the command line changes of it, validated again."""
+    changes = {"seed": seed, "length": length, "network": network}
+    given = {key: value for key, value in changes.items() if value is not None}
+    return find_scenario(name, kpis=kpis.load(), changes=given)
+
+
+def policy_of(settings: EdgeSettings) -> Policy:
+    """The edge's policy from its settings."""
+    return Policy(
+        settings.pane, settings.windows, settings.lateness, settings.retention, settings.max_skew
+    )
+
+
+def edge_header(settings: EdgeSettings) -> str:
+    """The edge's settings as a recording keeps them."""
+    windows = [format_duration(length) for length in settings.windows]
+    plain = {
+        name: format_duration(getattr(settings, name))
+        for name in ("pane", "lateness", "retention", "max_skew")
+    }
+    return json.dumps({"windows": windows, **plain})
+
+
+def recorded_policy(recording: Recording) -> Policy:
+    """The policy a recording was made under."""
+    found = recording.meta_json("edge")
+    if found is None:
+        raise RecordingError("holds no edge settings", at=str(recording.path))
+    return policy_of(EdgeSettings.model_validate(found))
+
+
+def recorded_scenario(recording: Recording) -> tuple[list[Expect], dict[str, Tolerance]]:
+    """What a recording's scenario expects and tolerates; nothing for an import."""
+    found: dict[str, Any] = recording.meta_json("scenario") or {}
+    expected = [Expect.model_validate(item) for item in found.get("expect", ())]
+    tolerated = found.get("tolerance", {}).items()
+    return expected, {kpi: Tolerance.model_validate(item) for kpi, item in tolerated}
+
+
+def versions() -> dict[str, str]:
+    """What a result may depend on besides its inputs."""
+    import numpy as np
+
+    return {"beilun": __version__, "python": platform.python_version(), "numpy": np.__version__}
+
+
+def scenario_header(scenario: Scenario, run: str) -> Mapping[str, str]:
+    """Header entries of a simulated run."""
+    return {
+        "run": run,
+        "source": "simulated",
+        "name": scenario.name,
+        "seed": str(scenario.seed),
+        "start_ns": str(scenario.start),
+        "length_ns": str(scenario.length),
+        "scenario": scenario.model_dump_json(),
+        "versions": json.dumps(versions()),
+    }
+
+
+def new_run() -> str:
+    """A name no other run has; its length is always the same, since it travels in messages."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+def address_of(settings: Broker) -> BrokerAddress:
+    """The broker to connect to, with the user name and password set apart from its address."""
+    address = BrokerAddress.parse(settings.url)
+    if settings.username:
+        return BrokerAddress(address.host, address.port, settings.username, settings.secret())
+    return address
+
+
+def fresh(path: Path, *, force: bool) -> Path:
+    """A place for a new file; what is there is only replaced when told so."""
+    if path.exists():
+        if not force:
+            raise RecordingError(
+                "there is such a file", at=str(path), hint="--force replaces it, -o names another"
+            )
+        path.unlink()
+    return path
+
+
+class Stop:
+    """The first SIGINT or SIGTERM sets ``event``, the second interrupts at once."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self.signal: signal.Signals | None = None
+
+    def listen(self) -> None:
+        """Begin to listen, on the running loop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+        self.event.set()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a person broke it off (a service stopped by SIGTERM is done)."""
+        return self.signal == signal.SIGINT

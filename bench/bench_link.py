@@ -1,0 +1,58 @@
+"""Messages per second through the link: whole streams, single messages, many sparse devices."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from config.units import NS_PER_MS, NS_PER_S
+from simulator.link.link import Direction, Link
+from simulator.link.profile import load_profile
+
+pytestmark = pytest.mark.benchmark(group="link")
+T0_NS = 1_767_571_200 * NS_PER_S
+
+
+def stream(n: int, period_ns: int) -> tuple[Any, Any]:
+    t_ns = T0_NS + np.arange(n, dtype=np.int64) * period_ns
+    return t_ns, np.full(n, 250, np.int64)
+
+
+@pytest.mark.parametrize("name", ["private-5g", "private-5g-udp", "wifi-loaded", "ethernet"])
+@pytest.mark.parametrize("direction", Direction, ids=lambda d: d.name)
+def test_100k_messages_in_columns(benchmark: Any, name: str, direction: Direction):
+    link = Link(load_profile(name), 1)
+    t_ns, n_bytes = stream(100_000, 100 * NS_PER_MS)
+    arrival_ns = benchmark(lambda: link.bearer("a", direction).send_many(t_ns, n_bytes))
+    benchmark.extra_info["messages_per_s"] = 100_000 / benchmark.stats.stats.min
+    heard = arrival_ns >= 0
+    assert np.mean(heard) > 0.99
+    assert np.all(arrival_ns[heard] > t_ns[heard])
+
+
+@pytest.mark.parametrize("name", ["private-5g", "wifi-loaded"])
+def test_10k_single_messages(benchmark: Any, name: str):
+    link = Link(load_profile(name), 1)
+    t_ns, n_bytes = stream(10_000, 100 * NS_PER_MS)
+    sent = list(zip(t_ns.tolist(), n_bytes.tolist(), strict=True))
+
+    def send() -> list[int | None]:
+        bearer = link.bearer("a", Direction.UP)
+        return [bearer.send(t, n) for t, n in sent]
+
+    arrivals = benchmark(send)
+    benchmark.extra_info["messages_per_s"] = 10_000 / benchmark.stats.stats.min
+    assert arrivals == link.bearer("a", Direction.UP).send_many(t_ns, n_bytes).tolist()
+
+
+def test_1k_devices_with_six_messages_a_minute(benchmark: Any):
+    link = Link(load_profile("private-5g"), 1)
+    t_ns, n_bytes = stream(6, 10 * NS_PER_S)
+
+    def minute() -> list[Any]:
+        bearers = [link.bearer(f"ue-{i}", Direction.UP) for i in range(1_000)]
+        return [bearer.send_many(t_ns, n_bytes) for bearer in bearers]
+
+    arrivals = benchmark(minute)
+    benchmark.extra_info["messages_per_s"] = 6_000 / benchmark.stats.stats.min
+    assert len({tuple(arrival_ns.tolist()) for arrival_ns in arrivals}) == 1_000

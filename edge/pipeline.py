@@ -1,0 +1,135 @@
+"""From received messages to a journal and KPI rows: the edge without its sockets.
+
+Live processing *is* replay: what is computed is what the journal holds, in blocks, once they are
+committed. ``resume`` reads a journal from its start, be it after ``kill -9`` or to replay it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from edge import kpis
+from edge.engine import Engine
+from edge.gate import Ledger
+from edge.policy import Policy
+from edge.rows import Row
+from ingest.contiguous import Contiguous
+from ingest.decode import Decoder, tick
+from ingest.messages import Batch, Birth, Notice, Progress, Record, Reject
+from ingest.recording import Recording
+from ingest.subscribe import Received
+
+Write = Callable[[list[Row]], None]
+
+
+class Journal:
+    """A recording's journal as the engine's past."""
+
+    def __init__(self, recording: Recording, decoder: Decoder) -> None:
+        self._recording = recording
+        self._decoder = decoder
+
+    def recall(self, first_ns: int, last_ns: int) -> Iterator[Record]:
+        for block in self._recording.blocks(first_ns, last_ns):
+            for envelope in block.envelopes:
+                yield from self._decoder.read(envelope)
+
+
+class Account(NamedTuple):
+    """Both ends of the ledger of a run, in messages; ``made`` is ``None`` for real publishers."""
+
+    made: int | None
+    lost: Counter[str]
+    shed: int
+    unusable: Counter[str]
+    ledger: Ledger
+
+    @property
+    def closes(self) -> bool:
+        """Whether every message made is lost, shed, or here, and all that came is accounted for."""
+        if self.ledger.imbalance():
+            return False
+        ledger = self.ledger
+        arrived = ledger.received - ledger.duplicate - ledger.rejected["other_run"]
+        return self.made is None or self.made == self.lost.total() + self.shed + arrived
+
+
+class Pipeline:
+    """Decode, journal, fold, write. ``write`` gets rows to upsert, outside any transaction."""
+
+    def __init__(
+        self, recording: Recording, decoder: Decoder, policy: Policy, run: str | None, write: Write
+    ) -> None:
+        self._recording = recording
+        self._decoder = decoder
+        self._write = write
+        self.engine = Engine(
+            policy, tuple(kpis.load().values()), Journal(recording, decoder), run=run
+        )
+        self.seen = Contiguous()
+        self.unusable: Counter[str] = Counter()
+        self.messages = 0
+        self._run = run
+        self._progress: dict[str, Progress] = {}
+
+    def resume(self, *, salvage: bool = False) -> None:
+        """Feed what the journal holds; ``salvage`` stops at the damage instead of raising."""
+        self.unusable.update(self._recording.unusable())
+        for block in self._recording.blocks(salvage=salvage):
+            self._feed([r for e in block.envelopes for r in self._decoder.read(e)])
+
+    def take(self, received: Iterable[Received]) -> None:
+        """Journal and fold messages; when this returns they are safe and may be acknowledged."""
+        records: list[Record] = []
+        rejects: list[Reject] = []
+        for message in received:
+            found = self._decoder.receive(message.topic, message.payload, message.received_ns)
+            if isinstance(found, Reject):
+                rejects.append(found)
+            else:
+                records += found
+        self._recording.append(records, rejects)
+        self.unusable.update(reject.reason for reject in rejects)
+        self._feed(records)
+
+    def tick(self, now_ns: int) -> None:
+        """Journal the host's clock, the watermark of publishers that report no progress."""
+        records = self._decoder.read(tick(now_ns))
+        self._recording.append(records)
+        self._feed(records)
+
+    def finish(self) -> None:
+        """Close every window there is."""
+        self._write(self.engine.finish())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every connection has ended and all its messages are here."""
+        return self.engine.ended and all(
+            self.seen.highest(conn) >= said.next_cseq - 1 for conn, said in self._progress.items()
+        )
+
+    def account(self) -> Account:
+        """Where every message went, as far as this edge can know."""
+        said = self._progress.values()
+        lost: Counter[str] = Counter()
+        for progress in said:
+            lost.update(progress.lost)
+        made = sum(p.made for p in said) if said else None
+        return Account(made, lost, sum(p.shed for p in said), self.unusable, self.engine.ledger)
+
+    def _feed(self, records: list[Record]) -> None:
+        for record in records:
+            message = record.message
+            if isinstance(message, Progress):
+                known = self._progress.get(message.conn)
+                if message.run == self._run and (known is None or known.made <= message.made):
+                    self._progress[message.conn] = message
+            elif isinstance(message, Birth | Batch | Notice):
+                self.messages += 1
+                if message.meta.conn and message.meta.run == self._run:
+                    self.seen.add(message.meta.conn, message.meta.cseq)
+        self.engine.feed(records)
+        rows = self.engine.advance()
+        if rows:
+            self._write(rows)

@@ -1,0 +1,158 @@
+"""What devices say as bytes: ``uns`` JSON for most, VDA 5050 2.1 for AGVs, stamps on both."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from config.units import format_time
+from ingest import topics
+from ingest.messages import Asset
+from simulator.device import Columns, Report, VdaConnection, VdaState
+
+MANUFACTURER = "beilun"
+_RETAINED = ("state", "birth")
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Unstamped:
+    """A message before it is sent: everything but its transport's stamps."""
+
+    asset: Asset
+    topic: str
+    body: bytes
+    sent_ns: int
+    retain: bool
+    names_asset: bool = False
+    """Whether the stamps must say which asset it is: the topic does not."""
+
+
+def birth(asset: Asset, kind: str, channels: Mapping[str, str], t_ns: int) -> Unstamped:
+    """The retained announcement of an asset."""
+    body = _encode({"kind": kind, "t_ns": t_ns, "ch": channels})
+    return Unstamped(asset, topics.of(asset, "birth"), body, t_ns, True)
+
+
+class Wire:
+    """Encodes reports; counts VDA 5050 header ids per topic."""
+
+    def __init__(self) -> None:
+        self._header_ids: dict[str, int] = {}
+
+    def encode(self, report: Report) -> Unstamped:
+        """One report as one message."""
+        if isinstance(report, Columns):
+            return _columns(report)
+        if isinstance(report, VdaState):
+            return self._vda(report, "state", _state(report), retain=False)
+        return self._vda(report, "connection", {"connectionState": "ONLINE"}, retain=True)
+
+    def _vda(
+        self,
+        report: VdaState | VdaConnection,
+        name: str,
+        said: Mapping[str, object],
+        *,
+        retain: bool,
+    ) -> Unstamped:
+        serial = report.asset.name
+        topic = f"uagv/v2/{MANUFACTURER}/{serial}/{name}"
+        number = self._header_ids.get(topic, 0)
+        self._header_ids[topic] = (number + 1) % (1 << 32)
+        header = {
+            "headerId": number,
+            "timestamp": format_time(report.sent_ns),
+            "version": "2.1.0",
+            "manufacturer": MANUFACTURER,
+            "serialNumber": serial,
+        }
+        body = _encode(header | dict(said))
+        return Unstamped(report.asset, topic, body, report.sent_ns, retain, True)
+
+
+def stamped(
+    message: Unstamped, *, run: str, conn: str, cseq: int, seq: int, arrival_ns: int
+) -> bytes:
+    """The payload with its stamps, which are all known only on arrival."""
+    exact = f',"asset":"{message.asset}","t_ns":{message.sent_ns}' if message.names_asset else ""
+    stamps = (
+        f',"x_beilun":{{"run":{_text(run)},"conn":"{conn}","cseq":{cseq},"boot":1,"seq":{seq},'
+        f'"sent_ns":{message.sent_ns},"arrival_ns":{arrival_ns}{exact}}}}}'
+    )
+    return message.body[:-1] + stamps.encode()
+
+
+STAMP_BYTES = 160
+"""What the stamps add to a message, about: the link is asked before they are known."""
+
+
+def progress(
+    run: str, connections: int, arrival_ns: int, next_cseq: int, made: int, lost: Mapping[str, int],
+    shed: int, end: bool,
+) -> bytes:  # fmt: skip
+    """How far a connection is."""
+    return _encode(
+        {
+            "run": run, "arrival_ns": arrival_ns, "next_cseq": next_cseq, "made": made,
+            "lost": lost, "shed": shed, "end": end, "connections": connections,
+        }
+    )  # fmt: skip
+
+
+def _text(value: str) -> str:
+    return _encode(value).decode()
+
+
+def _columns(report: Columns) -> Unstamped:
+    times = report.t_ns
+    said: dict[str, object] = {"t_ns": times[0]}
+    if len(times) > 1:
+        step = times[1] - times[0]
+        if step > 0 and times[-1] - times[0] == step * (len(times) - 1) and _regular(times, step):
+            said["every_ns"] = step
+        else:
+            said["after_ns"] = [t - times[0] for t in times]
+    said["ch"] = report.ch
+    topic = topics.of(report.asset, report.stream)
+    retain = report.stream in _RETAINED
+    return Unstamped(report.asset, topic, _encode(said), report.sent_ns, retain)
+
+
+def _regular(times: Sequence[int], step: int) -> bool:
+    return all(t == times[0] + step * i for i, t in enumerate(times))
+
+
+def _state(said: VdaState) -> dict[str, object]:
+    """VDA 5050 2.1 ``state``. A docking node counts as traversed when its action is done."""
+    edges = [
+        {"edgeId": f"to-{node}", "sequenceId": sequence - 1, "released": True}
+        for node, sequence in said.nodes
+        if sequence > said.last_sequence
+    ]
+    errors = [{"errorType": "watchdog", "errorLevel": "WARNING",
+               "errorDescription": "no valid message from fleet control"}]  # fmt: skip
+    nodes = [{"nodeId": node, "sequenceId": n, "released": True} for node, n in said.nodes]
+    return {
+        "orderId": said.order,
+        "orderUpdateId": 0,
+        "lastNodeId": said.last_node,
+        "lastNodeSequenceId": said.last_sequence,
+        "nodeStates": nodes,
+        "edgeStates": edges,
+        "driving": said.driving,
+        "distanceSinceLastNode": said.since_node_m,
+        "actionStates": [],
+        "batteryState": {
+            "batteryCharge": round(said.battery_ratio * 100, 2), "charging": said.charging
+        },
+        "operatingMode": "AUTOMATIC",
+        "errors": errors if said.waiting_for_link else [],
+        "safetyState": {"eStop": "NONE", "fieldViolation": False},
+        "agvPosition": {
+            "x": said.x_m, "y": said.y_m, "theta": said.theta, "mapId": "floor",
+            "positionInitialized": True,
+        },
+        "velocity": {"vx": said.speed_mps},
+        "loads": [{"loadId": said.load}] if said.load else [],
+    }  # fmt: skip
