@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from beilun.verdict import asset_path
+from beilun.verdict import asset_path, junit_xml
 from config.errors import RecordingError
 from config.scenario import Tolerance
 from config.units import format_duration, format_time

@@ -75,8 +75,8 @@ def _of_asset(expect: Expect, path: str, rows: Sequence[Row]) -> Verdict:
     blank = [row for row in rows if row.value is None]
     if blank:
         first = min(row.window_start_ns for row in blank)
-        told = f"no data in {len(blank)} of {len(rows)} windows, first at {console.time(first)}"
-        return Verdict(expect, subject, None, False, told)
+        told = f"in {len(blank)} of {len(rows)} windows, first at {console.time(first)}"
+        return Verdict(expect, subject, None, False, told if len(rows) > 1 else "")
     worst = max(rows, key=lambda row: (_distance(expect, row.value or 0.0), -row.window_start_ns))
     measured = worst.value
     ok = measured is not None and expect.holds(measured)
@@ -138,18 +138,23 @@ def as_json(verdict: Verdict) -> dict[str, object]:
 
 def junit(suite: str, verdicts: Sequence[Verdict]) -> str:
     """JUnit XML: the suite is the scenario, a case is an expectation."""
-    failures = sum(not v.ok for v in verdicts)
+    told = [f"got {got(v)}" + (f" ({v.detail})" if v.detail else "") for v in verdicts]
+    return junit_xml(
+        suite, [(v.text, None if v.ok else why) for v, why in zip(verdicts, told, strict=True)]
+    )
+
+
+def junit_xml(suite: str, cases: Sequence[tuple[str, str | None]]) -> str:
+    """JUnit XML of named cases, each with why it failed, or ``None``."""
+    failures = sum(why is not None for _, why in cases)
     root = ElementTree.Element("testsuites")
-    tests = {"tests": str(len(verdicts)), "failures": str(failures), "errors": "0"}
-    top = ElementTree.SubElement(root, "testsuite", {"name": suite, **tests})
-    for verdict in verdicts:
-        case = ElementTree.SubElement(
-            top, "testcase", {"classname": f"beilun.{suite}", "name": verdict.text}
-        )
-        if not verdict.ok:
-            told = f"got {got(verdict)}"
-            failure = ElementTree.SubElement(case, "failure", {"message": told})
-            failure.text = verdict.detail
+    counts = {"tests": str(len(cases)), "failures": str(failures), "errors": "0"}
+    top = ElementTree.SubElement(root, "testsuite", {"name": suite, **counts})
+    for name, why in cases:
+        words = {"classname": f"beilun.{suite}", "name": name}
+        case = ElementTree.SubElement(top, "testcase", words)
+        if why is not None:
+            ElementTree.SubElement(case, "failure", {"message": why})
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"
 

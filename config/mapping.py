@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from config import tomlfile
 from config.errors import ConfigError, UsageError
@@ -289,6 +297,13 @@ class Mapping(BaseModel):
             raise ValueError("; ".join(wrong))
         return self
 
+    _text: str = PrivateAttr(default="")
+
+    @property
+    def text(self) -> str:
+        """The TOML it was read from: a recording keeps it."""
+        return self._text
+
     def units(self) -> dict[str, str]:
         """Channels with their units, as a birth tells them."""
         return {channel.name: channel.unit for channel in self.channel}
@@ -316,21 +331,22 @@ def find_mapping_file(name_or_path: str | Path) -> Path | Traversable:
 def find_mapping(name_or_path: str | Path) -> Mapping:
     """A shipped mapping by name, or one from a file; raises with all problems of the file."""
     source = find_mapping_file(name_or_path)
-    return _validate(tomlfile.load(source), source.name.removesuffix(".toml"), str(source))
+    tomlfile.load(source)  # for its errors: a missing file, no text, no TOML
+    return parse_mapping(
+        source.read_bytes().decode(), source.name.removesuffix(".toml"), at=str(source)
+    )
 
 
-def parse_mapping(text: str, name: str, *, at: str = "mapping") -> Mapping:
+def parse_mapping(text: str, name: str = "mapping", *, at: str = "mapping") -> Mapping:
     """A mapping from its text, such as the copy in a recording's header."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not TOML: {error}", at=at) from None
-    return _validate(data, name, at)
-
-
-def _validate(data: dict[str, Any], name: str, at: str) -> Mapping:
     context = {"table": "table" in data, "live": "live" in data}
-    return tomlfile.validate({"name": name, **data}, Mapping, at=at, context=context)
+    mapping = tomlfile.validate({"name": name, **data}, Mapping, at=at, context=context)
+    mapping._text = text  # pyright: ignore[reportPrivateUsage]
+    return mapping
 
 
 def pointer_parts(pointer: str) -> tuple[str, ...]:

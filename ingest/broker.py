@@ -24,6 +24,8 @@ Kind = Literal["mosquitto", "embedded"]
 START_S = 15.0
 """A broker that has not answered by then will not."""
 STOP_S = 5.0
+SLOW_S = 10.0
+"""How long the embedded broker lets a subscriber that does not read hold up the others."""
 MAX_PACKET_BYTES = 4 * 1024 * 1024
 """Well over what a codec accepts: an oversized payload is refused and counted, not cut off."""
 
@@ -143,7 +145,7 @@ def _started(
 ) -> tuple[subprocess.Popen[bytes], BrokerAddress]:
     """A broker that answers; another try on another port when someone else took this one."""
     for _ in range(1 if port else 5):
-        address = BrokerAddress("127.0.0.1", port or _free_port())
+        address = BrokerAddress("127.0.0.1", port or free_port())
         command = [sys.executable, "-m", "ingest.broker", str(os.getpid()), kind, str(address.port)]
         if kind == "mosquitto":
             config = workdir / "mosquitto.conf"
@@ -196,7 +198,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -244,6 +246,7 @@ def _serve_embedded(port: int) -> None:
     import asyncio
     import logging
 
+    from amqtt.adapters import StreamWriterAdapter  # pyright: ignore[reportMissingTypeStubs]
     from amqtt.broker import Broker as Amqtt  # pyright: ignore[reportMissingTypeStubs]
     from amqtt.contexts import BrokerConfig  # pyright: ignore[reportMissingTypeStubs]
     from amqtt.session import Session  # pyright: ignore[reportMissingTypeStubs]
@@ -253,7 +256,8 @@ def _serve_embedded(port: int) -> None:
 
         Its own way is one queue for everyone's messages, drained by a task per message: a confirm
         waits behind all telemetry, and a QoS 1 delivery is given up after 5 s without a PUBACK.
-        Delivered directly, a slow subscriber holds up those who write to it and nobody else.
+        Delivered directly, a slow subscriber slows down those who write to it, which is the
+        backpressure we want; one that reads nothing for ``SLOW_S`` is cut off.
         """
 
         async def _broadcast_message(
@@ -272,10 +276,14 @@ def _serve_embedded(port: int) -> None:
                     handler = self._get_handler(target)
                     if handler is None or target.transitions.state != "connected":
                         continue
+                    writer = handler.writer
                     try:
-                        await handler.mqtt_publish(topic, data, 0, retain=False)
-                    except Exception:
-                        logging.exception("%s did not get a message", target.client_id)
+                        async with asyncio.timeout(SLOW_S):
+                            await handler.mqtt_publish(topic, data, 0, retain=False)
+                    except Exception as error:
+                        logging.error("%s is cut off: %r", target.client_id, error)
+                        if isinstance(writer, StreamWriterAdapter):
+                            writer._writer.transport.abort()  # pyright: ignore[reportPrivateUsage]
 
         async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int:
             pattern, _ = subscription

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -14,9 +14,8 @@ LARGEST = 9e12
 """Values count in millionths as 64-bit integers; beyond it they would not fit."""
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:[.]\d*)?|[.]\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-_BOOLS = dict.fromkeys(("true", "1", "yes", "on", "t", "y", "1.0"), 1.0) | dict.fromkeys(
-    ("false", "0", "no", "off", "f", "n", "0.0"), 0.0
-)
+_TRUE = {"true", "1", "yes", "on", "t", "y", "1.0"}
+_FALSE = {"false", "0", "no", "off", "f", "n", "0.0"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FACTORS = {"epoch_s": NS_PER_S, "epoch_ms": 1_000_000, "epoch_us": 1_000, "epoch_ns": 1}
 
@@ -43,7 +42,7 @@ def number(value: Scalar, decimal: str = ".") -> float:
     -7.39e-30
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if abs(value) < 1e300 else float("inf")
+        return float(value)
     text = value.strip() if isinstance(value, str) else ""
     plain = text.replace(",", ".") if decimal == "," and "." not in text else text
     if _NUMBER.fullmatch(plain) is None or (decimal == "," and "." in text):
@@ -53,10 +52,10 @@ def number(value: Scalar, decimal: str = ".") -> float:
 
 def boolean(value: Scalar) -> float:
     """1 or 0 of true/false, yes/no, on/off, 1/0."""
-    known = _BOOLS.get(str(value).strip().casefold()) if is_scalar(value) else None
-    if known is None:
+    text = str(value).strip().casefold() if is_scalar(value) else ""
+    if text not in _TRUE and text not in _FALSE:
         raise ValueError(f"neither true nor false: {shown(value)}")
-    return known
+    return float(text in _TRUE)
 
 
 def in_range(value: float) -> float:
@@ -76,7 +75,9 @@ def _mapped(value: Scalar, channel: Channel) -> float:
 
 def time_reader(time: TimeOf, decimal: str = ".") -> Callable[[Scalar], int]:
     """How event times are read, in ns since the epoch; the reader raises ``ValueError``."""
-    zone = (UTC if time.zone == "UTC" else ZoneInfo(time.zone)) if time.zone else None
+    zone: tzinfo | None = None
+    if time.zone:
+        zone = UTC if time.zone == "UTC" else ZoneInfo(time.zone)
     if time.format == "iso8601":
         return lambda value: _iso(_text(value), zone)
     if (factor := _FACTORS.get(time.format)) is not None:
@@ -90,14 +91,14 @@ def _text(value: Scalar) -> str:
     return value.strip()
 
 
-def _iso(text: str, zone: ZoneInfo | None) -> int:
+def _iso(text: str, zone: tzinfo | None) -> int:
     t_ns = _ns(datetime.fromisoformat(text), zone)
     if len(text) > 26 and (more := re.search(r"[.,]\d{6}(\d+)", text)):
         t_ns += int(more[1][:3].ljust(3, "0"))  # what datetime cuts off
     return t_ns
 
 
-def _ns(stamp: datetime, zone: ZoneInfo | None) -> int:
+def _ns(stamp: datetime, zone: tzinfo | None) -> int:
     if stamp.tzinfo is None:
         if zone is None:
             raise ValueError("the stamp has no time zone; set time.zone")
@@ -114,10 +115,10 @@ def _since_epoch(value: Scalar, factor: int, decimal: str) -> int:
         text = text.replace(",", ".")
     if _NUMBER.fullmatch(text) is None or len(text) > 40:
         raise ValueError(f"not a time: {shown(value)}")
-    exact = Decimal(text) * factor
-    if not -(10**20) < exact < 10**20:
+    stamp = Decimal(text)
+    if not -(10**20) < stamp < 10**20:
         raise ValueError(f"not a time: {shown(value)}")
-    return round(exact)
+    return round(stamp * factor)
 
 
 def is_scalar(value: Scalar) -> bool:

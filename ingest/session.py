@@ -137,7 +137,7 @@ class _Wire(asyncio.Protocol):
         client.pipe.feed(data)
         while client.pipe.unread():
             if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                self.close()
+                self.abort()
                 break
         self.flush()
         self.session.on_batch()
@@ -184,7 +184,7 @@ class _Wire(asyncio.Protocol):
 
 
 class Session:
-    """A connection to a broker that comes back; see ``connected_session``.
+    """A connection to a broker that comes back; see ``connected``.
 
     The callbacks may be set before it is entered and run on the event loop: ``on_message`` and
     ``on_puback`` per packet, ``on_batch`` after everything one read brought, ``on_ready`` each
@@ -316,9 +316,11 @@ class Session:
                 async with asyncio.timeout(1):
                     await wire.lost.wait()
             except TimeoutError:
-                if wire.client is not None:
-                    wire.client.loop_misc()
-                    wire.flush()
+                if wire.client is None:
+                    continue
+                if wire.client.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                    wire.abort()  # a mere close would wait for a peer that is gone
+                wire.flush()
 
     async def _reconnect(self) -> None:
         wait_s, longest_s = BACKOFF_S
@@ -329,6 +331,7 @@ class Session:
                 await self._connect()
             except (OSError, TimeoutError, Refused) as error:
                 log.debug("%s: %s", self.address, error)
+                self.version = None  # another broker may come up there
                 wait_s = min(2 * wait_s, longest_s)
             else:
                 return

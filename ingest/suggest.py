@@ -165,7 +165,7 @@ class Survey:
     def add(self, topic: str, payload: bytes, received_ns: int) -> None:
         """Look at one message."""
         self.messages += 1
-        if topic.startswith("$") or re.search(r"[+#{}\0]", topic):
+        if not topic or topic.startswith("$") or re.search(r"[+#{}\0]", topic):
             self.unread["reserved topic"] += 1
         elif uns_codec.CODEC.claims(topic) or vda_codec.CODEC.claims(topic):
             self.unread["read without a mapping"] += 1

@@ -6,6 +6,7 @@ pane of a piece is held back and read again with the next piece, so no pane is c
 """
 
 import csv
+import difflib
 import math
 from bisect import bisect_right
 from collections import Counter
@@ -19,7 +20,7 @@ import numpy as np
 
 from config.errors import ConfigError
 from config.mapping import Channel, Mapping, TableOf
-from config.tomlfile import count, guess
+from config.tomlfile import count
 from config.units import NS_PER_S
 from ingest import topics
 from ingest.cells import LARGEST, shown, time_reader, value_reader
@@ -158,8 +159,10 @@ class Tabular:
             kept, times, columns = self._parse(rows, refused)
             forwards = forward(times, floor_ns)
             if not forwards.all():
-                for at in np.nonzero(~forwards)[0].tolist():
-                    refused.append(Refused(kept[at], "time_backwards", "time runs backwards"))
+                refused += (
+                    Refused(kept[at], "time_backwards", "time runs backwards")
+                    for at in np.nonzero(~forwards)[0].tolist()
+                )
                 kept = [row for row, keep in zip(kept, forwards.tolist(), strict=True) if keep]
                 times = times[forwards]
                 columns = {name: column[forwards] for name, column in columns.items()}
@@ -350,7 +353,7 @@ def _places(mapping: Mapping, wanted: list[str], header: list[str]) -> list[int]
     """Where the columns stand; tells all that are not there at once."""
     named = [name for name in header if name.strip()]
     wrong = [
-        f"no column {name!r}{guess(name, named)}" if name not in header
+        f"no column {name!r}{_like(name, named)}" if name not in header
         else f"{header.count(name)} columns are called {name!r}"
         for name in dict.fromkeys(wanted) if header.count(name) != 1
     ]  # fmt: skip
@@ -362,6 +365,12 @@ def _places(mapping: Mapping, wanted: list[str], header: list[str]) -> list[int]
             hint=f"the table has: {', '.join(map(repr, named[:50]))}; is the delimiter right?",
         )
     return [header.index(name) for name in wanted]
+
+
+def _like(name: str, named: list[str]) -> str:
+    """A guess in quotes: headers differ in blanks."""
+    near = difflib.get_close_matches(name, named, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _plain(texts: Sequence[str], missing: frozenset[str], decimal: str) -> Floats | None:
@@ -398,12 +407,12 @@ def _rounded(values: Floats) -> Floats:
 def _cuts(times: Times, most: int) -> list[int]:
     """Where messages start: at each pane, and within one before it grows too large."""
     panes = times // PANE_NS
-    cuts = [0, *(np.nonzero(np.diff(panes))[0] + 1).tolist(), len(times)]
+    inner: list[int] = (np.flatnonzero(panes[1:] != panes[:-1]) + 1).tolist()
     out = [0]
-    for end in cuts[1:]:
+    for end in (*inner, len(times)):
         while end - out[-1] > most:
             cut = out[-1] + most
-            same = int(times.searchsorted(times[cut]))  # keep equal times together
+            same = int(times.searchsorted(int(times[cut])))  # keep equal times together
             out.append(same if same > out[-1] else cut)
         out.append(end)
     return out

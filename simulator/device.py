@@ -26,7 +26,7 @@ import simpy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from config.units import NS_PER_S
+from config.units import NS_PER_MS, NS_PER_S
 from ingest.messages import Asset, Floats, Times
 from ingest.packml import PackML
 from ingest.topics import is_level
@@ -74,8 +74,8 @@ class DeviceSpec(BaseModel):
 
     name: str
     """Its name in topics and orders."""
-    kind: str
-    """Which model; ``beilun devices`` lists them."""
+    kind: Any
+    """Which model, a literal in each; ``beilun devices`` lists them."""
     area: str
     """ISA-95 area."""
     line: str
@@ -266,9 +266,9 @@ S = PackML
 _ACTIVE = frozenset(set(S) - {S.ABORTING, S.ABORTED, S.CLEARING, S.STOPPING, S.STOPPED})
 LEGAL: Mapping[PackML, frozenset[PackML]] = {
     state: frozenset(
-        {*onward}
-        | ({S.STOPPING} if state in _ACTIVE else set())
-        | ({S.ABORTING} if state not in (S.ABORTING, S.ABORTED) else set())
+        [*onward]
+        + ([S.STOPPING] if state in _ACTIVE else [])
+        + ([] if state in (S.ABORTING, S.ABORTED) else [S.ABORTING])
     )
     for state, onward in {
         S.STOPPED: {S.RESETTING},
@@ -371,6 +371,9 @@ class Unit:
     ) -> Process:
         """SUSPENDED until ``ready``: what is missing comes from outside. Ends in EXECUTE."""
         while not ready():
+            yield self.env.timeout(SCAN_NS)
+            if ready():
+                return
             yield from self.pace(S.SUSPENDING, 1.0)
             self.enter(S.SUSPENDED)
             while not ready() and (left_ns := self.planned_left_ns()):
@@ -410,6 +413,8 @@ class Unit:
 
 
 PANE_NS = 10 * NS_PER_S
+SCAN_NS = 100 * NS_PER_MS
+"""A controller's cycle: no state lasts shorter, so that no change is hidden by the next."""
 
 
 def span(times: Times) -> tuple[int, int]:

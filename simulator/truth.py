@@ -72,9 +72,8 @@ class Windows:
         """Sums of the values of events in each."""
         times = np.array(t_ns, dtype=np.int64)
         sums = np.concatenate(([0], np.cumsum(np.array(values, dtype=np.int64))))
-        return (
-            sums[np.searchsorted(times, self.b)] - sums[np.searchsorted(times, self.a)]
-        ).tolist()
+        low, high = np.searchsorted(times, self.a), np.searchsorted(times, self.b)
+        return _plain(sums[high] - sums[low])
 
 
 def _plain(values: Ints) -> list[int]:
@@ -93,15 +92,15 @@ class Area:
         values = np.ones(len(marks), dtype=np.int64)
         for steps, read in factors:
             values = values * read(steps.at(self._marks))
-        self._values = values
+        self._values: Ints = values
         spans = np.diff(self._marks, append=end_ns)
-        self._sums = np.concatenate(([0], np.cumsum(spans * values)))
+        self._sums: Ints = np.concatenate(([0], np.cumsum(spans * values)))
 
     def __call__(self, times: Times) -> Ints:
         """The integral up to each of these times."""
         index = np.searchsorted(self._marks, times, side="right") - 1
-        total: Ints = self._sums[index] + self._values[index] * (times - self._marks[index])
-        return total
+        since = self._values[index] * (times - self._marks[index])
+        return np.asarray(self._sums[index] + since, dtype=np.int64)
 
 
 def _as_is(values: Ints) -> Ints:
@@ -109,11 +108,11 @@ def _as_is(values: Ints) -> Ints:
 
 
 def _any(values: Ints) -> Ints:
-    return (values > 0).astype(np.int64)
+    return np.asarray(values > 0, dtype=np.int64)
 
 
 def _executing(values: Ints) -> Ints:
-    return (values == PackML.EXECUTE).astype(np.int64)
+    return np.asarray(values == PackML.EXECUTE, dtype=np.int64)
 
 
 def _over(top: int, under: int, scale: Fraction | int = 1) -> float | None:

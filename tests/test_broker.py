@@ -136,8 +136,8 @@ def test_another_port_is_tried_when_one_is_taken(
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        ports = iter([taken.getsockname()[1], brokers._free_port()])
-        monkeypatch.setattr(brokers, "_free_port", lambda: next(ports))
+        ports = iter([taken.getsockname()[1], brokers.free_port()])
+        monkeypatch.setattr(brokers, "free_port", lambda: next(ports))
         with running_broker(kind, workdir) as broker:
             assert answers(broker.address)
 

@@ -381,6 +381,12 @@ class TestWatch:
             assert process.wait(10) == 0
             assert process.stderr.read() == ""
 
+    def test_can_be_narrowed(self, live, capsys):
+        assert main(["watch", "--once", "--kpi", "oe*", "--asset", "*02"]) == 0
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == [
+            "casting/line1/dcm02"
+        ]
+
     def test_says_which_windows_there_are(self, live, capsys):
         assert main(["watch", "--once", "--window", "7m"]) == 3
         assert "it has windows of 1m" in capsys.readouterr().err

@@ -87,19 +87,32 @@ class TestEveryBearer:
         assert cut.lost == whole.lost
 
 
-def test_a_long_stream_in_columns_equals_single_messages():
-    # Long enough for every block size and every rare branch, which 150 messages seldom reach.
+def test_a_long_stream_is_the_same_whole_cut_and_single():
+    # Long enough for every block size and every rare branch, which 150 messages seldom reach:
+    # bursts after silences, so that every cut falls between messages that wait for each other.
+    n = 8_000
     dice = np.random.default_rng(5)
-    t_ns = T0_NS + np.cumsum(dice.integers(0, 80 * NS_PER_MS, 20_000))
-    n_bytes = dice.integers(1, 5_000, 20_000)
+    gaps_ns = np.where(dice.random(n) < 0.1, 300 * NS_PER_MS, 2 * NS_PER_MS)
+    t_ns = T0_NS + np.cumsum(np.rint(dice.random(n) * gaps_ns).astype(np.int64))
+    n_bytes = dice.integers(1, 5_000, n)
+    cuts = [0, *(cut for cut in np.cumsum(dice.integers(1, 40, n)).tolist() if cut < n), n]
     for name, link in LINKS.items():
         for direction in Direction:
-            many, one = link.bearer("x", direction), link.bearer("x", direction)
-            got = many.send_many(t_ns, n_bytes).tolist()
-            assert got == by_one(one, t_ns, n_bytes), name
-            assert many.lost == one.lost, name
+            whole, cut, one = (link.bearer("x", direction) for _ in range(3))
+            expected = whole.send_many(t_ns, n_bytes).tolist()
+            assert by_one(one, t_ns, n_bytes) == expected, name
+            pieces = [cut.send_many(t_ns[a:b], n_bytes[a:b]) for a, b in itertools.pairwise(cuts)]
+            assert np.concatenate(pieces).tolist() == expected, name
+            assert whole.lost == cut.lost == one.lost, name
             if name == "private-5g-udp, rough":
-                assert set(many.lost) == {"radio", "drop"}
+                assert set(whole.lost) == {"radio", "drop"}
+
+
+def test_the_two_directions_of_a_device_roll_their_own_dice():
+    t_ns, n_bytes = stream(50, 20_000)
+    link = Link(GENTLE["ethernet"], 1)
+    up, down = (link.bearer("a", d).send_many(t_ns, n_bytes) - t_ns for d in Direction)
+    assert abs(np.corrcoef(up, down)[0, 1]) < 0.05
 
 
 def test_the_result_is_a_function_of_seed_device_and_direction():
@@ -251,6 +264,8 @@ def test_frames_that_queue_behind_a_countdown_leave_with_it():
 
 
 # --- acceptance: domain facts, 5.4 ---------------------------------------------------------------
+# The profiles' constants were adjusted with these targets in sight: the tests keep the agreement,
+# and do not show that it would hold on a network the constants were not adjusted to.
 
 
 def stream(period_ms: float, n: int = 1_000, n_bytes: int = 100) -> tuple[Any, Any]:

@@ -6,9 +6,11 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 
 from config.errors import UnreachableError
 from ingest import publish, topics
-from ingest.broker import Broker, BrokerAddress, running_broker
+from ingest.broker import Broker, BrokerAddress, free_port, mosquitto_path, running_broker
 from ingest.contiguous import Contiguous
 from ingest.publish import Outgoing, Publisher, publishing
 from ingest.subscribe import Received, Subscriber, subscribed
@@ -105,6 +107,9 @@ class Journal:
             self.order.setdefault(conn, []).append(cseq)
         self.payloads[key] = received.payload
         self.seen.add(conn, cseq)
+
+    def holds(self, count: int) -> bool:
+        return len(self.payloads) >= count
 
     def assert_whole(self, floor: Floor, count: int) -> None:
         assert len(self.payloads) == count * len(floor.conns)
@@ -223,8 +228,7 @@ def test_an_edge_restarted_in_the_middle_misses_nothing(broker: Broker) -> None:
             sending = asyncio.create_task(floor.send(publisher, count))
             for number in range(3):
                 async with toy_edge(broker.address, floor, journal, f"edge-{number}"):
-                    most = (number + 1) * count
-                    await until(lambda most=most: len(journal.payloads) >= min(most, 3 * count))
+                    await until(partial(journal.holds, (number + 1) * count // 2))
             async with toy_edge(broker.address, floor, journal, "edge-last"):
                 await sending
                 await floor.end(publisher)
@@ -448,6 +452,54 @@ def test_nobody_there_is_unreachable() -> None:
                 run(test)
             assert str(address) in str(caught.value)
             assert caught.value.hint
+
+
+@pytest.mark.needs_mosquitto
+def test_a_refusal_is_unreachable(workdir: Path) -> None:
+    server = mosquitto_path()
+    assert server is not None
+    workdir.mkdir()
+    config, port = workdir / "closed.conf", free_port()
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous false\n")
+    address = BrokerAddress("127.0.0.1", port, "ann", "wrong")
+
+    async def test() -> None:
+        async with subscribed(address, ["x"], client_id="x"):
+            pass
+
+    with subprocess.Popen([server, "-c", str(config)], stderr=subprocess.DEVNULL) as process:
+        try:
+            while process.poll() is None:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                    break
+            with pytest.raises(UnreachableError, match="refused"):
+                run(test)
+        finally:
+            process.terminate()
+
+
+@pytest.mark.slow
+def test_the_embedded_broker_cuts_off_who_does_not_read(workdir: Path) -> None:
+    floor, journal, count = Floor("stuck", 1), Journal(), 300
+
+    async def test() -> None:
+        with running_broker("embedded", workdir) as broker:
+            async with (
+                subscribed(broker.address, ["#"], client_id="stuck", backlog=1) as stuck,
+                toy_edge(broker.address, floor, journal),
+                publishing(broker.address, floor.site, floor.conns, floor.run) as publisher,
+            ):
+                fat = b"x" * 1_000_000
+                for _ in range(12):
+                    await publisher.say(floor.conns[0], "other/fat", fat)
+                    await publisher.say(floor.conns[0], "other/fat2", fat)
+                await floor.send(publisher, count)
+                assert await publisher.drained(TIMEOUT_S)
+                assert len(stuck) > 0
+            assert "cut off" in broker.log.read_text()
+
+    run(test)
+    journal.assert_whole(floor, count)
 
 
 def test_a_number_out_of_turn_is_a_bug(broker: Broker) -> None:

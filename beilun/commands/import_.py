@@ -3,18 +3,17 @@
 import hashlib
 import io
 import json
-import platform
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from beilun import console
+from beilun.composing import edge_header, versions
 from config.errors import ConfigError, Exit, UsageError
-from config.mapping import find_mapping_file, parse_mapping
+from config.mapping import Mapping, find_mapping
 from config.scenario import EdgeSettings
-from config.units import format_duration, format_time
-from config.version import __version__
+from config.units import format_time
 
 
 def command(
@@ -33,21 +32,16 @@ def command(
     from ingest.recording import Recording
     from ingest.tabular import Tabular
 
-    source = find_mapping_file(mapping)
+    made = find_mapping(mapping)
     target = output or data.with_suffix(".beilun")
-    try:
-        text = source.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read: {error}", at=str(source)) from None
-    made = parse_mapping(text, source.name.removesuffix(".toml"), at=str(source))
     if made.table is None:
-        raise ConfigError("has no [table]: it reads live messages only", at=str(source))
+        raise ConfigError("has no [table]: it reads live messages only", at=mapping)
     if not data.is_file():
         raise ConfigError("no such file", at=str(data))
     if target.exists() and not force:
         raise UsageError("is there already", at=str(target), hint="--force replaces it")
     part = target.with_name(target.name + ".part")
-    part.unlink(missing_ok=True)
+    _remove(part)
     try:
         encoding = "utf-8-sig" if made.table.encoding in ("utf-8", "utf8") else made.table.encoding
         with (
@@ -56,9 +50,9 @@ def command(
             Recording.create(part) as recording,
             console.progress(data.stat().st_size, "bytes") as bar,
         ):
-            run = _run_id(text, raw)
+            run = _run_id(made.text, raw)
             table = Tabular(made, lines)
-            recording.set_meta(_header(made.name, text, run))
+            recording.set_meta(_header(made, run))
             for block in table:
                 recording.append(block.records, block.rejects)
                 bar.update(raw.tell(), f"{table.counts.rows} rows")
@@ -69,9 +63,10 @@ def command(
             raise ConfigError(
                 f"none of {counts.rows} rows is usable", at=str(data), details=reasons
             )
+        _remove(target)
         part.replace(target)
     finally:
-        part.unlink(missing_ok=True)
+        _remove(part)
     console.note(
         f"{data.name}: {counts.rows} rows, {counts.samples} samples of {table.asset}"
         f" in {counts.messages} messages, {format_time(counts.first_ns)}"
@@ -83,11 +78,18 @@ def command(
         shown = [f"{name} {n}" for name, n in sorted(blank.items())]
         console.note("  " + ", ".join(shown[:12]) + (", ..." if len(shown) > 12 else ""))
     if reasons:
-        console.error(f"{counts.rejected.total()} rows refused, kept in the recording:")
+        n = counts.rejected.total()
+        console.error(f"{n} row{'s' * (n != 1)} refused, kept in the recording:")
         for line in reasons:
             console.error(line)
     console.note(f"wrote {target}; `beilun replay {target}` computes its KPIs")
     return Exit.OK
+
+
+def _remove(path: Path) -> None:
+    """A recording, and what a killed writer left beside it: SQLite would apply it to the next."""
+    for end in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
 
 
 def _run_id(mapping: str, raw: io.BufferedReader) -> str:
@@ -99,21 +101,12 @@ def _run_id(mapping: str, raw: io.BufferedReader) -> str:
     return f"import-{content.hexdigest()[:12]}"
 
 
-def _header(name: str, mapping: str, run: str) -> dict[str, str]:
-    from importlib.metadata import version
-
-    edge = EdgeSettings()
-    policy: dict[str, object] = {"windows": [format_duration(w) for w in edge.windows]}
-    for setting in ("pane", "lateness", "retention", "max_skew"):
-        policy[setting] = format_duration(getattr(edge, setting))
-    versions = {
-        "beilun": __version__, "python": platform.python_version(), "numpy": version("numpy"),
-    }  # fmt: skip
+def _header(mapping: Mapping, run: str) -> dict[str, str]:
     return {
         "run": run,
         "source": "import",
-        "name": name,
-        "mapping": mapping,
-        "versions": json.dumps(versions),
-        "edge": json.dumps(policy),
+        "name": mapping.name,
+        "mapping": mapping.text,
+        "versions": json.dumps(versions()),
+        "edge": edge_header(EdgeSettings()),
     }

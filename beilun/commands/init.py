@@ -43,10 +43,10 @@ set -eu
 cd "$(dirname "$0")/.."
 if [ "${1:-}" = "--update" ]; then
     if [ ! -f ci/recording.beilun ]; then
-        beilun run scenario.toml --for 10m -o ci/recording.beilun --exit-zero
+        beilun run scenario.toml --for 10m -o ci/recording.beilun || [ $? -eq 1 ]
     fi
-    beilun replay ci/recording.beilun --json >ci/golden.ndjson.part
-    mv ci/golden.ndjson.part ci/golden.ndjson
+    # Exit 1 would only say that ten minutes are too short for what the scenario expects of a day.
+    beilun replay ci/recording.beilun --golden ci/golden.ndjson || [ $? -eq 1 ]
     exit 0
 fi
 if [ ! -f ci/recording.beilun ] || [ ! -f ci/golden.ndjson ]; then

@@ -1,18 +1,21 @@
 """Drafts mappings from somebody's MQTT traffic, and shows what a mapping makes of a message."""
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import unquote, urlsplit
 
 import typer
 
 from beilun import console
+from beilun.composing import address_of
+from config import settings as layers
 from config.errors import BeilunError, ConfigError, Exit, UnreachableError, UsageError
 from config.mapping import find_mapping
 from config.units import NS_PER_S, format_duration, format_time, parse_duration
 
 if TYPE_CHECKING:
+    from ingest.broker import BrokerAddress
     from ingest.suggest import Survey
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -20,7 +23,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 @app.command()
 def suggest(
-    broker: Annotated[str, typer.Option(help="Like mqtt://user:password@host:1883.")],
+    broker: Annotated[str | None, typer.Option(help="mqtt://[user:password@]host[:port].")] = None,
     topic: Annotated[str, typer.Option(help="What to listen to.")] = "#",
     for_: Annotated[str, typer.Option("--for", help="How long, like 60s.")] = "60s",
     output: Annotated[
@@ -37,18 +40,17 @@ def suggest(
         length_ns = parse_duration(for_)
     except ValueError as error:
         raise UsageError(f"--for: {error}") from None
-    address = urlsplit(broker)
-    if address.scheme != "mqtt" or not address.hostname:
-        raise UsageError(f"--broker should be like mqtt://localhost:1883, got {broker}")
+    settings = layers.load(flags={"broker.url": broker}).broker
+    if settings.url == "auto":
+        raise UsageError("name the broker to listen to", hint="--broker mqtt://127.0.0.1:1883")
+    where = address_of(settings)
     survey = Survey()
-    where = f"{address.hostname}:{address.port or 1883}"
     console.note(
         f"listening to {topic} on {where} for {format_duration(length_ns)}; Ctrl-C drafts now"
     )
-    try:
-        seen = asyncio.run(_listen(survey, broker, topic, length_ns / NS_PER_S))
-    except KeyboardInterrupt:
-        seen = survey.messages
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_listen(survey, where, topic, length_ns / NS_PER_S))
+    seen = survey.messages
     drafts = survey.drafts()
     console.note(f"{seen} messages, {len(drafts)} kind{'s' * (len(drafts) != 1)} of topic to map")
     for why, n in survey.unread.most_common():
@@ -67,26 +69,25 @@ def suggest(
     if not force and (there := [str(file) for file in files if file.exists()]):
         raise UsageError("is there already", at=", ".join(there), hint="--force replaces it")
     for file, draft in zip(files, drafts, strict=True):
-        file.write_text(draft)
+        file.write_text(draft, encoding="utf-8")
         console.note(f"wrote {file}")
     return Exit.OK
 
 
-async def _listen(survey: "Survey", broker: str, topic: str, length_s: float) -> int:
+async def _listen(survey: "Survey", broker: "BrokerAddress", topic: str, length_s: float) -> None:
     import asyncio
     import time
 
     import aiomqtt
 
-    address = urlsplit(broker)
     try:
         async with (
             asyncio.timeout(length_s + 10),
             aiomqtt.Client(
-                address.hostname or "",
-                address.port or 1883,
-                username=unquote(address.username) if address.username else None,
-                password=unquote(address.password) if address.password else None,
+                broker.host,
+                broker.port,
+                username=broker.username,
+                password=broker.password,
                 timeout=10,
             ) as client,
         ):
@@ -103,10 +104,9 @@ async def _listen(survey: "Survey", broker: str, topic: str, length_s: float) ->
                     pass
     except (aiomqtt.MqttError, OSError, TimeoutError) as error:
         raise UnreachableError(
-            str(error) or "no answer", at=f"{address.hostname}:{address.port or 1883}",
+            str(error) or "no answer", at=str(broker),
             hint="is the broker running there, and may this user subscribe?",
         ) from None  # fmt: skip
-    return survey.messages
 
 
 @app.command()

@@ -151,7 +151,7 @@ def _describe(item: Mapping[str, Any]) -> None:
             pairs = cast("dict[str, Any]", value).items()
             tables.append((key, [{"name": name, header: text} for name, text in pairs]))
         elif isinstance(value, list):
-            items = cast("Sequence[Any]", value)
+            items = list(cast("Sequence[Any]", value))
             if items and isinstance(items[0], dict):
                 tables.append((key, items))
             else:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -57,10 +57,7 @@ def command(
 ) -> Exit:
     """Run a scenario from machine to KPI, record it, and say whether it met its expectations."""
     chosen = scenario_of(scenario, seed=seed, length=length, network=network)
-    own = broker if broker in ("embedded", "mosquitto") else None
-    effective = layers.load(
-        chosen, flags={"broker.url": "auto" if own else broker, "run.speed": speed}
-    )
+    effective = layers.load(chosen, flags={"broker.url": broker, "run.speed": speed})
     run = new_run()
     path = output or effective.run.directory / f"{chosen.name}-{run}.beilun"
     console.note(
@@ -68,7 +65,7 @@ def command(
         f" {format_duration(chosen.length)} virtual over {chosen.network}."
         " Ctrl-C stops and reports."
     )
-    with _broker(effective, own) as address, Recording.create(path) as recording:
+    with _broker(effective) as address, Recording.create(path) as recording:
         recording.set_meta({**scenario_header(chosen, run), "edge": edge_header(effective.edge)})
         store = RowStore(recording)
         store.prepare()
@@ -119,14 +116,12 @@ def _tell(
 
 
 @contextlib.contextmanager
-def _broker(effective: Settings, own: str | None) -> Iterator[BrokerAddress]:
+def _broker(effective: Settings) -> Iterator[BrokerAddress]:
     """The broker of the settings, or one of our own for as long as the run lasts."""
-    if effective.broker.url != "auto":
+    kind = effective.broker.url
+    if kind not in ("auto", "embedded", "mosquitto"):
         yield address_of(effective.broker)
         return
-    kind: Literal["auto", "embedded", "mosquitto"] = "auto"
-    if own in ("embedded", "mosquitto"):
-        kind = own
     with (
         tempfile.TemporaryDirectory(prefix="beilun-") as folder,
         running_broker(kind, Path(folder)) as broker,

@@ -32,7 +32,7 @@ def command(
     chosen = scenario_of(scenario, seed=seed, length=length, network=network)
     flags = {"broker.url": broker, "run.speed": speed}
     effective = layers.load(chosen, flags=flags)
-    if effective.broker.url == "auto":
+    if not effective.broker.url.startswith("mqtt://"):
         raise UsageError(
             "name the broker to publish to",
             hint="--broker mqtt://127.0.0.1:1883; `beilun run` brings its own",

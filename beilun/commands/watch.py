@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +47,15 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which rows are shown: windows of one length, KPIs and assets by glob."""
+
+    length_ns: int
+    kpi: str = "*"
+    asset: str = "*"
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """What one look into the file found; ``end_ns`` is as far as virtual time has come."""
 
@@ -59,6 +69,8 @@ def command(
         Path | None, typer.Argument(help="A recording.", show_default="newest in runs/")
     ] = None,
     window: Annotated[str, typer.Option(help="Length of the windows shown.")] = "1m",
+    kpi: Annotated[str, typer.Option(help="Only KPIs like this (a glob).")] = "*",
+    asset: Annotated[str, typer.Option(help="Only assets with a name like this (a glob).")] = "*",
     once: Annotated[bool, typer.Option("--once", help="Print one table and end.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Append lines, redraw nothing.")] = False,
 ) -> Exit:
@@ -68,15 +80,16 @@ def command(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--window") from None
     path = file or newest()
+    chosen = Chosen(length_ns, kpi, asset)
     with contextlib.closing(_open(path)) as db:
         if once:
-            seen = look(db, path, length_ns)
-            _require(db, seen, length_ns, path)
-            console.table(COLUMNS, cells(seen), heading(path, seen, length_ns))
+            seen = look(db, path, chosen)
+            _require(db, seen, chosen, path)
+            console.table(COLUMNS, cells(seen), heading(path, seen, chosen.length_ns))
         else:
             follow = _redraw if console.is_terminal(sys.stdout) and not plain else _append
             with contextlib.suppress(KeyboardInterrupt):  # the way to end it, not an accident
-                follow(db, path, length_ns)
+                follow(db, path, chosen)
     return Exit.OK
 
 
@@ -100,21 +113,28 @@ def _is_database(path: Path) -> bool:
         return file.read(15) == b"SQLite format 3"
 
 
-def look(db: sqlite3.Connection, path: Path, length_ns: int) -> Look:
+def look(db: sqlite3.Connection, path: Path, chosen: Chosen) -> Look:
     """Read the last windows of every series; a file without tables yet has none."""
     better = _directions()
     lines: list[Line] = []
     done = False
     try:
         done = db.execute("SELECT 1 FROM meta WHERE key = 'finished'").fetchone() is not None
-        for number, area, line, asset, kpi, unit in db.execute(SERIES, (length_ns,)).fetchall():
+        for number, area, line, asset, kpi, unit in db.execute(
+            SERIES, (chosen.length_ns,)
+        ).fetchall():
+            own = next((level for level in (asset, line, area) if level != "-"), "site")
+            if not (fnmatchcase(kpi, chosen.kpi) and fnmatchcase(own, chosen.asset)):
+                continue
             rows = db.execute(LAST, (number, SHOWN)).fetchall()
             if not rows:
                 continue
             start_ns, value, n, late = rows[0]
             name = "/".join(level for level in (area, line, asset) if level != "-") or "site"
             history = tuple(row[1] for row in reversed(rows))
-            lines.append(Line(name, kpi, unit, start_ns + length_ns, value, n, late, history))
+            lines.append(
+                Line(name, kpi, unit, start_ns + chosen.length_ns, value, n, late, history)
+            )
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return Look((), 0, done)
@@ -164,7 +184,7 @@ def _open(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
 
 
-def _require(db: sqlite3.Connection, seen: Look, length_ns: int, path: Path) -> None:
+def _require(db: sqlite3.Connection, seen: Look, chosen: Chosen, path: Path) -> None:
     """A table without a line is explained: which windows are there."""
     if seen.lines:
         return
@@ -174,7 +194,7 @@ def _require(db: sqlite3.Connection, seen: Look, length_ns: int, path: Path) -> 
         rows = []
     lengths = ", ".join(format_duration(row[0]) for row in sorted(rows))
     raise RecordingError(
-        f"no window of {format_duration(length_ns)} in it",
+        f"no window of {format_duration(chosen.length_ns)} of what was asked in it",
         at=str(path),
         hint=f"it has windows of {lengths}" if lengths else "no window has closed yet",
     )
@@ -186,10 +206,10 @@ def _directions() -> dict[str, str]:
     return {name: kpi.better for name, kpi in kpis.load().items()}
 
 
-def _append(db: sqlite3.Connection, path: Path, length_ns: int) -> None:
+def _append(db: sqlite3.Connection, path: Path, chosen: Chosen) -> None:
     told: dict[tuple[str, str], int] = {}
     while True:
-        seen = look(db, path, length_ns)
+        seen = look(db, path, chosen)
         for line in sorted(seen.lines, key=lambda line: (line.end_ns, line.asset, line.kpi)):
             if told.get((line.asset, line.kpi)) != line.end_ns:
                 told[line.asset, line.kpi] = line.end_ns
@@ -203,21 +223,21 @@ def _append(db: sqlite3.Connection, path: Path, length_ns: int) -> None:
         time.sleep(REDRAW_S)
 
 
-def _redraw(db: sqlite3.Connection, path: Path, length_ns: int) -> None:
+def _redraw(db: sqlite3.Connection, path: Path, chosen: Chosen) -> None:
     from rich.console import Console
     from rich.live import Live
 
     screen = Console(no_color=not console.colors(sys.stdout))
     with Live(console=screen, screen=True, auto_refresh=False) as live:
         while True:
-            seen = look(db, path, length_ns)
+            seen = look(db, path, chosen)
             room = max(1, screen.size.height - 6)
             rows = cells(seen)
-            title = heading(path, seen, length_ns) + "   Ctrl-C ends"
+            title = heading(path, seen, chosen.length_ns) + "   Ctrl-C ends"
             if len(rows) > room:
-                title += f"   ({room} of {len(rows)} lines)"
+                title += f"   ({room} of {len(rows)} lines; --kpi and --asset narrow it)"
             live.update(console.rich_table(COLUMNS, rows[:room], title), refresh=True)
             if seen.finished:
                 break
             time.sleep(REDRAW_S)
-    console.table(COLUMNS, rows, heading(path, seen, length_ns))
+    console.table(COLUMNS, rows, heading(path, seen, chosen.length_ns))

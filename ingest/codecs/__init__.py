@@ -12,7 +12,7 @@ class Unusable(Exception):
     """The payload says nothing we can use.
 
     ``reason`` is one of a small set, counted in the ledger: ``too_large not_json bad_shape
-    not_finite absurd_time unknown_topic unmapped``. ``detail`` is for a person.
+    absurd_time unknown_topic unmapped``. ``detail`` is for a person.
     """
 
     def __init__(self, reason: str, detail: str) -> None:

@@ -44,6 +44,7 @@ class Mapped:
             raise ValueError("the mapping has no [live]")
         self.name = name
         self.mapping = mapping
+        self.source = mapping.text
         self._pattern = re.compile("/".join(map(_level, mapping.live.topic.split("/"))))
         self._samples = pointer_parts(mapping.live.samples)
         pointer = mapping.time.pointer

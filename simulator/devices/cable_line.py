@@ -16,6 +16,7 @@ from simulator.device import (
     Kilonewtons,
     Length,
     Millimetres,
+    SCAN_NS,
     Process,
     Report,
     Unit,
@@ -28,7 +29,7 @@ from simulator.plant.floor import Floor
 
 
 class CableLineSpec(DeviceSpec):
-    """Settings of one line. The defaults are the article's headline line, about 0.9 m/s over planned
+    """Settings of one line. By default it is the article's headline line, some 0.9 m/s over planned
     time; a high-voltage line runs at a fiftieth of that."""
 
     kind: Literal["cable_line"] = "cable_line"
@@ -183,6 +184,7 @@ class CableLine(Unit):
         yield self.env.timeout(self._ramp_ns)
         self._path.set(self.env.now, spec.speed_mps, 0.0)
         self.enter(S.EXECUTE)
+        yield self.env.timeout(SCAN_NS)
 
     def _ramp_down(self, state: S) -> Process:
         """From full speed to standstill."""
@@ -196,7 +198,8 @@ class CableLine(Unit):
         spec = self.spec
         target_m = self._good_m() + order.quantity
         while True:
-            ramps_m = spec.speed_mps * self._ramp_ns / NS_PER_S  # one ramp up and one down
+            # one ramp up, one scan, and one ramp down
+            ramps_m = spec.speed_mps * (self._ramp_ns + SCAN_NS) / NS_PER_S
             reel_ns = ns(max(self._reel_left_m - ramps_m, 0.0) / spec.speed_mps)
             done_ns = ns(max(target_m - self._good_m(), 0.0) / spec.speed_mps)
             shift_ns = max(self.planned_left_ns() - self._ramp_ns, 0)

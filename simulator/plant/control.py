@@ -70,6 +70,7 @@ class Lane:
         when something is heard again. Heartbeats are sent ahead up to then: nobody else may have
         to send before."""
         self.advance(to_ns)
+        self.forget(from_ns)
         heard = sorted(self._recent)
         at = bisect_right(heard, from_ns)
         marks = [heard[at - 1] if at else from_ns, *heard[at:]]

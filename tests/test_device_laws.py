@@ -1,0 +1,460 @@
+"""What holds for every device kind, and the numbers that docstrings promise, kept."""
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from config.units import NS_PER_MS, NS_PER_S, parse_time
+from ingest.packml import PackML
+from simulator.device import LEGAL, Columns, Device, Kind, Meter, Steps, Unit, VdaState, kinds, panes
+from simulator.devices.agv import Agv, Piece, trapezoid
+from simulator.devices.cable_line import CableLine
+from simulator.devices.casting_cell import CastingCell, cold_scrap
+from simulator.devices.robot_arm import RobotArm
+from simulator.link.link import Link
+from simulator.link.profile import load_profile
+from simulator.plant import make_plant
+from simulator.plant.floor import Floor
+
+START = parse_time("2026-01-05T00:00:00Z")
+ALWAYS = {"shift": [{"start": "00:00", "end": "24:00"}]}
+NODES = [
+    {"name": "cell", "x_m": 0.0, "y_m": 0.0},
+    {"name": "station", "x_m": 30.0, "y_m": 0.0},
+    {"name": "corner", "x_m": 30.0, "y_m": 40.0},
+    {"name": "store", "x_m": 60.0, "y_m": 40.0},
+]
+EDGES = [{"between": [a["name"], b["name"]]} for a, b in pairwise(NODES)]
+PLACES = {"casting_cell": "cell", "robot_arm": "station", "agv": "store"}
+Settings = Mapping[str, Mapping[str, Any]]
+
+
+def device(kind: str, name: str, **settings: Any) -> dict[str, Any]:
+    place = {"node": PLACES[kind]} if kind in PLACES else {}
+    charger = {"charger": "store"} if kind == "agv" else {}
+    return {"name": name, "kind": kind, "area": "hall", "line": "l1", **place, **charger, **settings}
+
+
+def floor(
+    devices: list[dict[str, Any]], *, seed: int = 1, hours: float = 0.0, pieces: int = 10,
+    network: str = "ethernet", calendar: Mapping[str, Any] = ALWAYS, quantity: int = 10**6,
+) -> Floor:  # fmt: skip
+    makers = [d["name"] for d in devices if d["kind"] in ("casting_cell", "cable_line")]
+    orders = [
+        {"number": n, "unit": name, "product": "p", "quantity": quantity, "pri_s": 1.0}
+        for n, name in enumerate(makers, start=1)
+    ]
+    plant = make_plant(
+        {
+            "site": "s", "pieces_per_container": pieces, "warehouse": "store", "calendar": calendar,
+            "node": NODES, "edge": EDGES, "device": devices, "order": orders,
+        }
+    )  # fmt: skip
+    world = Floor(plant, Link(load_profile(network), seed), seed, START)
+    if hours:
+        world.run_to(START + round(hours * 3600) * NS_PER_S)
+    return world
+
+
+def find(world: Floor, name: str) -> Any:
+    return next(d for d in world.devices if d.asset.name == name)
+
+
+def blocks(minutes: int) -> list[Any]:
+    return [
+        START + NS_PER_S * np.arange(60 * m + 1, 60 * m + 61, dtype=np.int64) for m in range(minutes)
+    ]
+
+
+SHOP = [device("casting_cell", "c"), device("robot_arm", "r"), device("agv", "v"),
+        device("cable_line", "l")]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", kinds().values(), ids=lambda kind: kind.name)
+class TestEveryKind:
+    def _one(self, world: Floor, kind: Kind) -> Device:
+        return next(d for d in world.devices if isinstance(d, kind.model))  # type: ignore[arg-type]
+
+    def test_it_is_described(self, kind: Kind) -> None:
+        assert kind.summary.endswith(".") or kind.summary
+        assert kind.channels
+        assert all(name and unit for name, unit in kind.channels.items())
+        rows = kind.settings()
+        assert {name for name, *_ in rows} == set(kind.spec.model_fields)
+        assert all(meaning for _, default, _, meaning in rows if default != kind.name)
+
+    def test_reports_are_announced_ordered_and_never_sent_early(self, kind: Kind) -> None:
+        world = floor(SHOP)
+        one = self._one(world, kind)
+        first = one.first_reports()
+        assert all(r.sent_ns == START for r in first)
+        for times in blocks(30):
+            world.run_to(int(times[-1]))
+            for report in one.reports(times):
+                assert times[0] - NS_PER_S < report.sent_ns <= times[-1]
+                if not isinstance(report, Columns):
+                    continue
+                assert set(report.ch) <= set(one.channels)
+                assert list(report.t_ns) == sorted(report.t_ns)
+                assert report.t_ns[-1] <= report.sent_ns
+                for values in report.ch.values():
+                    assert len(values) == len(report.t_ns)
+                    assert all(v is None or math.isfinite(v) for v in values)
+
+    def test_the_same_seed_says_the_same(self, kind: Kind) -> None:
+        said: list[list[Any]] = []
+        for _ in range(2):
+            world = floor(SHOP)
+            one = self._one(world, kind)
+            said.append([])
+            for times in blocks(10):
+                world.run_to(int(times[-1]))
+                said[-1] += one.reports(times)
+        assert said[0] == said[1]
+
+    def test_sampling_never_changes_the_process(self, kind: Kind) -> None:
+        watched, unwatched = floor(SHOP), floor(SHOP)
+        one = self._one(watched, kind)
+        for times in blocks(60):
+            watched.run_to(int(times[-1]))
+            one.reports(times)
+        unwatched.run_to(int(times[-1]))
+        for a, b in zip(watched.units, unwatched.units, strict=True):
+            assert (a.state.t, a.state.v) == (b.state.t, b.state.v)
+        assert watched.flow.entered.t == unwatched.flow.entered.t
+        assert watched.flow.left.t == unwatched.flow.left.t
+
+    def test_every_change_of_state_is_legal(self, kind: Kind) -> None:
+        calendar = {"shift": [{"start": "08:00", "end": "16:00"}],
+                    "pause": [{"start": "10:00", "end": "10:20"}]}  # fmt: skip
+        rough = [
+            device("casting_cell", "c", mtbf_s=1500.0, abort_ratio=0.5), device("robot_arm", "r"),
+            device("agv", "v"), device("cable_line", "l", mtbf_s=600.0),
+        ]  # fmt: skip
+        world = floor(rough, hours=12, calendar=calendar, quantity=350)
+        one = self._one(world, kind)
+        if isinstance(one, Unit):
+            states = [PackML(v) for v in one.state.v]
+            assert len(set(states)) > 6
+            assert all(b in LEGAL[a] for a, b in pairwise(states))
+            assert all(a < b for a, b in pairwise(one.state.t))
+
+
+def test_legal_transitions_are_those_of_packml() -> None:
+    assert set(LEGAL) == set(PackML)
+    assert all(PackML.ABORTING in LEGAL[s] for s in PackML if s.name not in ("ABORTING", "ABORTED"))
+    assert PackML.EXECUTE not in LEGAL[PackML.STOPPED]
+    assert LEGAL[PackML.ABORTED] == {PackML.CLEARING}
+
+
+def test_adding_a_device_leaves_the_signals_of_others_unchanged() -> None:
+    def metal(devices: list[dict[str, Any]]) -> list[Any]:
+        world = floor(devices)
+        cell = find(world, "c")
+        out: list[Any] = []
+        for times in blocks(20):
+            world.run_to(int(times[-1]))
+            said = cell.reports(times)
+            out += [r.ch["metal_c"] for r in said if r.stream == "process"]
+        return out
+
+    assert metal(SHOP) == metal([device("robot_arm", "a"), *SHOP, device("casting_cell", "z")])
+
+
+# Steps, meters, panes
+
+
+def test_steps_are_right_continuous() -> None:
+    steps = Steps(0, 1)
+    steps.set(10, 5)
+    steps.set(20, 7)
+    assert steps.at(np.array([0, 9, 10, 19, 20, 99])).tolist() == [1, 1, 5, 5, 7, 7]
+    assert [steps.get(t) for t in (-5, 0, 9, 10, 20)] == [1, 1, 1, 5, 7]
+    assert steps.between(0, 10) == [(10, 5)]
+    with pytest.raises(ValueError, match="runs back"):
+        steps.set(19, 1)
+
+
+def test_a_meter_is_the_exact_integral() -> None:
+    rng = np.random.default_rng(1)
+    meter, total, t = Meter(0, 3, 1000), 0, 0
+    marks = [(0, 3)]
+    for _ in range(200):
+        t += int(rng.integers(1, 10**9))
+        rate = int(rng.integers(-50, 60_000))
+        meter.set(t, rate)
+        marks.append((t, rate))
+    times = np.sort(rng.integers(0, t + 10**9, 500))
+    for at, reading in zip(times.tolist(), meter.at(times).tolist(), strict=True):
+        total = sum(
+            rate * (min(end, at) - start)
+            for (start, rate), (end, _) in pairwise([*marks, (at + 1, 0)])
+            if start < at
+        )
+        last_t, last_rate = marks[-1]
+        if at < last_t:
+            last_rate = 0
+        total = sum(r * (min(e, at) - s) for (s, r), (e, _) in pairwise(marks) if s < at)
+        total += last_rate * max(at - last_t, 0)
+        assert reading == total // 1000
+
+
+def test_a_sample_on_a_panes_end_closes_it() -> None:
+    times = START + NS_PER_S * np.arange(1, 26, dtype=np.int64)
+    assert panes(times) == [(0, 10), (10, 20), (20, 25)]
+
+
+# Casting cell
+
+
+def test_warm_up_scrap_comes_in_its_bands() -> None:
+    cells = [device("casting_cell", f"c{i}", node="cell", cycle_s=10.0, mtbf_s=3000.0, mttr_s=600.0,
+                    scrap_ratio=0.04, output_slots=10**6) for i in range(12)]  # fmt: skip
+    world = floor([*cells, device("agv", "v")], hours=60)
+    shots = [(n, bad) for c in world.devices if isinstance(c, CastingCell) for *_, bad, n in c.shots]
+    for low, high, share in ((1, 3, 0.98), (4, 6, 0.76), (7, 10, 0.08), (11, 50, 0.03),
+                             (51, 300, 0.012), (301, 10**6, 0.0)):  # fmt: skip
+        assert cold_scrap(low) == cold_scrap(high) == share
+        bads = [bad for n, bad in shots if low <= n <= high]
+        wanted = 1.0 - (1.0 - 0.04) * (1.0 - share)
+        sigma = math.sqrt(wanted * (1.0 - wanted) / len(bads))
+        assert len(bads) > 500
+        assert abs(sum(bads) / len(bads) - wanted) < 4 * sigma, (low, high)
+
+
+def test_running_share_tends_to_mtbf_over_mtbf_plus_mttr() -> None:
+    cells = [device("casting_cell", f"c{i}", node="cell", mtbf_s=3600.0, mttr_s=900.0,
+                    abort_ratio=0.0, output_slots=10**6) for i in range(8)]  # fmt: skip
+    end = START + 120 * 3600 * NS_PER_S
+    world = floor([*cells, device("agv", "v")], hours=120)
+    spent = {s: 0 for s in PackML}
+    for cell in world.units:
+        for (t, v), nxt in zip(
+            zip(cell.state.t, cell.state.v, strict=True), [*cell.state.t[1:], end], strict=True
+        ):
+            spent[PackML(v)] += nxt - t
+    share = spent[PackML.EXECUTE] / (spent[PackML.EXECUTE] + spent[PackML.HELD])
+    # 8 cells x 120 h of 75-minute turns: some 770 breakdowns, each way 1/sqrt(770) = 3.6 %
+    assert share == pytest.approx(0.8, abs=0.8 * 0.2 * math.sqrt(2) * 0.036 * 4)
+
+
+def test_cell_energy_is_power_times_time() -> None:
+    cell = floor(SHOP, hours=4).units[0]
+    assert isinstance(cell, CastingCell)
+    end_ns, before_ns = cell.shots[-1][0], cell.shots[-2][0]
+    shot = cell.energy.get(end_ns) - cell.energy.get(before_ns)
+    cycle_h = cell.shots[-1][1] / 1000 / 3600
+    assert shot / 100_000 == pytest.approx(60.0 * cycle_h, rel=0.001)
+    assert cell.energy.get(START + 10 * NS_PER_S) == 14 * 10 * 100_000 // 3600
+
+
+def test_die_warms_with_fifteen_shots_and_cools_with_forty_minutes() -> None:
+    world = floor([device("casting_cell", "c", mtbf_s=1e9, output_slots=100), device("agv", "v")])
+    cell = find(world, "c")
+    warm: list[float] = []
+    for times in blocks(180):
+        world.run_to(int(times[-1]))
+        cell.reports(times)
+        warm.append(cell._die_c)
+    begun = next(i for i, value in enumerate(warm) if value > 31.0)
+    after = warm[begun + 15 - 1]  # one time constant of running
+    assert (after - 30.0) / 190.0 == pytest.approx(1 - math.exp(-1), abs=0.05)
+    assert warm[-1] == pytest.approx(220.0, abs=4.0)
+    cell.phase.set(world.env.now, 0)
+    quiet = world.env.now + NS_PER_S * np.arange(1, 2401, dtype=np.int64)
+    world.env.now  # noqa: B018
+    hot = cell._die_c
+    cell.phase = Steps(START, 0)
+    cell.reports(quiet)
+    assert (cell._die_c - 30.0) / (hot - 30.0) == pytest.approx(math.exp(-1), rel=0.01)
+
+
+# Robot arm
+
+
+def arm_day(**settings: Any) -> RobotArm:
+    cells = [device("casting_cell", f"c{i}", cycle_s=20.0, mtbf_s=1e9) for i in range(2)]
+    world = floor(
+        [*cells, device("robot_arm", "r", **settings), device("agv", "v"), device("agv", "w")],
+        hours=12,
+    )
+    return find(world, "r")
+
+
+def test_arm_cycles_are_uniform_with_some_protective_stops() -> None:
+    arm = arm_day(stop_ratio=0.1, stop_s=40.0)
+    took = np.array([ms for _, ms, _ in arm.cycles]) / 1000
+    assert len(took) > 1200
+    plain = took[took < 24.1]
+    assert took.min() >= 18.0
+    assert plain.mean() == pytest.approx(21.0, abs=0.3)
+    stopped = 1.0 - len(plain) / len(took)
+    assert stopped == pytest.approx(0.1, abs=0.035)
+    stops = sum(1 for v in arm.state.v if v == PackML.HELD) / len(took)
+    assert stops == pytest.approx(0.1, abs=0.03)
+
+
+def test_gravity_current_never_has_zero_mean_and_winding_follows_its_square() -> None:
+    cells = [device("casting_cell", f"c{i}", cycle_s=20.0, mtbf_s=1e9) for i in range(2)]
+    world = floor([*cells, device("robot_arm", "r"), device("agv", "v"), device("agv", "w")])
+    arm = find(world, "r")
+    current: list[float] = []
+    winding: list[float] = []
+    for times in blocks(300):
+        world.run_to(int(times[-1]))
+        for report in arm.reports(times):
+            if report.stream == "process":
+                current += report.ch["current_j1_a"]
+                winding += report.ch["winding_c"]
+    for low in range(0, len(current) - 600, 600):
+        assert np.mean(current[low : low + 600]) < -1.5
+    assert max(current) < -0.5
+    expected, value = 27.0, 27.0
+    for amperes in current:
+        value += (27.0 + 2.6 * amperes * amperes - value) / 2700.0
+    expected = value
+    assert winding[-1] == pytest.approx(expected, abs=0.1)
+    # settled: the rise is that of the mean square
+    square = np.mean(np.square(current[-3 * 2700 :]))
+    assert np.mean(winding[-600:]) == pytest.approx(27.0 + 2.6 * square, abs=1.0)
+    assert 35.0 < winding[-1] < 50.0
+
+
+# AGV
+
+
+def test_trip_time_of_the_trapezoid() -> None:
+    long = trapezoid(0, 0.0, 100.0, 1.2, 0.5)
+    assert long[-1].t_ns / NS_PER_S == pytest.approx(100 / 1.2 + 1.2 / 0.5)  # 85.7 s
+    short = trapezoid(0, 0.0, 2.0, 1.2, 0.5)
+    assert short[-1].t_ns / NS_PER_S == pytest.approx(2 * math.sqrt(2.0 / 0.5))
+    for plan, goal in ((long, 100.0), (short, 2.0)):
+        assert plan[-1].at_m == goal
+        for piece, onward in pairwise(plan):
+            far, speed = piece.after(onward.t_ns)
+            assert far == pytest.approx(onward.at_m, abs=1e-6)
+            assert speed == pytest.approx(onward.speed_mps, abs=1e-6)
+
+
+def agv_shop(network: str) -> tuple[Agv, Floor]:
+    world = floor(
+        [device("casting_cell", "c", cycle_s=20.0, mtbf_s=1e9), device("robot_arm", "r"),
+         device("agv", "v", start_ratio=0.5)],
+        hours=8, network=network,
+    )  # fmt: skip
+    return find(world, "v"), world
+
+
+def test_a_drive_never_outruns_its_limits_and_ends_at_its_goal() -> None:
+    agv, _ = agv_shop("wifi-loaded")
+    drives = [d for d in agv._drives if len(d.way) > 1]
+    assert sum(len(d.halts) for d in drives) > 10
+    for drive in drives[:60]:
+        assert drive.end_ns % NS_PER_MS == 0
+        times = np.arange(drive.pieces[0].t_ns, drive.end_ns + 1, 50 * NS_PER_MS)
+        far, speed = np.array([drive.at(int(t)) for t in times]).T
+        assert speed.max() <= 1.2 + 1e-9
+        assert np.abs(np.diff(speed)).max() <= 0.5 * 0.05 + 1e-6
+        assert np.diff(far).min() > -1e-6
+        assert drive.at(drive.end_ns) == (drive.way[-1][1], 0.0)
+        assert np.trapezoid(speed, times / NS_PER_S) == pytest.approx(drive.way[-1][1], abs=0.03)
+        for stands_ns, goes_ns in drive.halts:
+            assert goes_ns > stands_ns
+            assert drive.at((stands_ns + goes_ns) // 2)[1] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_a_link_without_stalls_never_stops_the_vehicle_and_a_bad_one_does() -> None:
+    good, _ = agv_shop("ethernet")
+    bad, _ = agv_shop("wifi-loaded")
+    assert good.halted_ns == 0
+    assert bad.halted_ns > NS_PER_S
+
+
+def test_battery_is_the_integral_of_its_current_and_charges_when_low() -> None:
+    agv, world = agv_shop("ethernet")
+    ratio = [agv.battery_ratio(t) for t in range(START, world.env.now, 60 * NS_PER_S)]
+    assert min(ratio) > 0.3
+    assert max(b - a for a, b in pairwise(ratio)) == pytest.approx(40.0 / 40.0 / 60.0, rel=0.02)
+    still = [(a - b) * 40.0 * 60.0 for a, b in pairwise(ratio[:3])]  # amperes, before any order
+    assert still == pytest.approx([1.5, 1.5], abs=0.3)
+    assert any(s.charging for _, s in agv._situations)
+
+
+def test_vehicle_reports_lie_on_the_millisecond_and_at_most_ten_seconds_apart() -> None:
+    world = floor(SHOP)
+    agv = find(world, "v")
+    times_ns = [START]
+    missions: set[str] = set()
+    for times in blocks(90):
+        world.run_to(int(times[-1]))
+        said = [r for r in agv.reports(times) if isinstance(r, VdaState)]
+        times_ns += [r.sent_ns for r in said]
+        missions |= {r.order for r in said if r.nodes}
+        for report in said:
+            assert bool(report.order and report.nodes) == bool(agv.mission.get(report.sent_ns))
+    assert all(t % NS_PER_MS == 0 for t in times_ns)
+    gaps = [b - a for a, b in pairwise(times_ns)]
+    assert 0 < min(gaps)
+    assert max(gaps) <= 10 * NS_PER_S
+    assert len(missions) >= 2
+
+
+def test_a_piece_of_motion_is_exact() -> None:
+    assert Piece(0, 1.0, 2.0, 0.5).after(2 * NS_PER_S) == (6.0, 3.0)
+
+
+# Cable line
+
+
+def cable(hours: float, **settings: Any) -> CableLine:
+    return find(floor([device("cable_line", "l", **settings)], hours=hours), "l")
+
+
+def test_length_is_the_integral_of_speed() -> None:
+    line = cable(6, mtbf_s=900.0)
+    times = START + 100 * NS_PER_MS * np.arange(0, 6 * 36_000 + 1, dtype=np.int64)
+    speed = line._path.motion(times)[1]
+    assert speed.min() >= 0.0
+    assert speed.max() <= 1.12 + 1e-12
+    summed = np.concatenate(([0.0], np.cumsum((speed[1:] + speed[:-1]) / 2 * 0.1)))
+    assert np.abs(summed - line.length_mm(times) / 1000).max() < 0.2  # 0.01 m/s x 0.1 s a corner
+    assert np.diff(line.length_mm(times)).min() >= 0
+
+
+def test_every_start_spoils_its_metres_and_a_reel_lasts_its_length() -> None:
+    line = cable(12, mtbf_s=1e9)
+    end = np.array([START + 12 * 3600 * NS_PER_S])
+    starts = len(line._path._starts) - 1
+    reels = sum(1 for v in line.state.v if v == PackML.SUSPENDED)
+    assert starts == reels + 1
+    assert line.scrap_mm(end)[0] == starts * 25_000
+    assert reels == line.length_mm(end)[0] // 2_500_000
+    stands = [t for t, v in zip(line.state.t, line.state.v, strict=True) if v == PackML.SUSPENDED]
+    lengths = line.length_mm(np.array(stands))
+    assert np.diff(lengths, prepend=0).tolist() == pytest.approx([2_500_000] * reels, abs=2)
+
+
+def test_trips_come_with_running_time() -> None:
+    line = cable(200, mtbf_s=1800.0, mttr_s=60.0)
+    trips = sum(1 for v in line.state.v if v == PackML.HELD)
+    end = START + 200 * 3600 * NS_PER_S
+    run = sum(
+        nxt - t
+        for t, nxt, v in zip(line.state.t, [*line.state.t[1:], end], line.state.v, strict=True)
+        if v == PackML.EXECUTE
+    )
+    assert trips == pytest.approx(run / NS_PER_S / 1800.0, rel=4 / math.sqrt(trips))
+
+
+def test_a_line_ends_its_order_at_its_good_metres() -> None:
+    world = floor([device("cable_line", "l")], hours=3, quantity=3_000)
+    line = find(world, "l")
+    end = np.array([START + 3 * 3600 * NS_PER_S])
+    good = int(line.length_mm(end)[0] - line.scrap_mm(end)[0])
+    assert line.order.last == 0
+    ramp_m = 1.12 * 1.12 / 0.05 / 2
+    assert good / 1000 == pytest.approx(3_000 + ramp_m, abs=0.1)

@@ -1,0 +1,205 @@
+"""The promises of the design, held on a short run of the quickstart factory without a broker."""
+
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+from beilun.commands.replay import replay
+from beilun.composing import edge_header, policy_of, scenario_header
+from config.scenario import Scenario, find_scenario
+from edge.pipeline import Pipeline
+from edge.rows import Row, digest
+from edge.store import RowStore
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ingest.decode import Decoder
+from ingest.recording import Recording
+from ingest.subscribe import Received
+from simulator.factory import Factory
+from simulator.link.link import Link
+from simulator.link.profile import load_profile
+from simulator.plant import load_plant
+
+RUN = "a-run"
+
+
+def scenario(length: str = "10m") -> Scenario:
+    return find_scenario("quickstart", changes={"length": length})
+
+
+def factory(chosen: Scenario, run: str = RUN) -> Factory:
+    link = Link(load_profile(chosen.network), chosen.seed)
+    return Factory(
+        load_plant(chosen.plant_file()), link, chosen.seed, run, chosen.start, chosen.length
+    )
+
+
+def messages(chosen: Scenario, run: str = RUN) -> list[Received]:
+    """Everything a run publishes, in order."""
+    made = factory(chosen, run)
+    out = [Received(m.topic, m.payload, 0, False, (0, 0)) for m in made.births()]
+    for chunk in made.chunks():
+        out += [Received(i.topic, i.payload, 0, False, (0, 0)) for i in chunk.in_order()]
+    return out
+
+
+def pipeline(path: Path, chosen: Scenario, run: str = RUN) -> tuple[Recording, RowStore, Pipeline]:
+    recording = Recording.create(path)
+    recording.set_meta({**scenario_header(chosen, run), "edge": edge_header(chosen.edge)})
+    store = RowStore(recording)
+    store.prepare()
+    return recording, store, Pipeline(
+        recording, Decoder(), policy_of(chosen.edge), run, store.write
+    )  # fmt: skip
+
+
+def groups(items: Sequence[Received], size: int) -> Iterable[Sequence[Received]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def rows_of(
+    path: Path, items: Sequence[Received], size: int = 200, run: str = RUN
+) -> tuple[list[Row], Pipeline]:
+    """Rows an edge makes of messages that come in groups."""
+    recording, store, pipe = pipeline(path, scenario(), run)
+    with recording:
+        for group in groups(items, size):
+            pipe.take(group)
+        pipe.finish()
+        return list(store.rows()), pipe
+
+
+@pytest.fixture(scope="module")
+def published() -> list[Received]:
+    return messages(scenario())
+
+
+@pytest.fixture(scope="module")
+def straight(published: list[Received], tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    rows, pipe = rows_of(tmp_path_factory.mktemp("straight") / "a.beilun", published)
+    account = pipe.account()
+    assert account.closes
+    assert pipe.complete
+    assert account.made == pipe.messages
+    return rows
+
+
+def test_two_runs_of_one_seed_give_the_same_rows(straight: list[Row], tmp_path: Path) -> None:
+    rows, _ = rows_of(tmp_path / "b.beilun", messages(scenario(), "other"), run="other")
+    assert digest(rows) == digest(straight)
+
+
+@pytest.mark.parametrize("size", [1, 37, 100_000])
+def test_it_does_not_matter_how_messages_are_grouped(
+    size: int, straight: list[Row], published: list[Received], tmp_path: Path
+) -> None:
+    rows, _ = rows_of(tmp_path / "b.beilun", published, size)
+    assert digest(rows) == digest(straight)
+
+
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 2**32), twice=st.integers(0, 300), size=st.sampled_from([150, 1_000]))
+def test_any_order_and_repetition_gives_the_same_rows(
+    seed: int,
+    twice: int,
+    size: int,
+    straight: list[Row],
+    published: list[Received],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    dice = random.Random(seed)
+    shuffled = [*published, *dice.sample(published, twice)]
+    dice.shuffle(shuffled)
+    rows, pipe = rows_of(tmp_path_factory.mktemp("any") / "b.beilun", shuffled, size)
+    assert digest(rows) == digest(straight)
+    assert pipe.account().closes
+
+
+def test_replay_gives_the_rows_of_the_live_run(
+    straight: list[Row], published: list[Received], tmp_path: Path
+) -> None:
+    live, _ = rows_of(tmp_path / "b.beilun", published, 64)
+    with Recording.open(tmp_path / "b.beilun") as recording:
+        rows, account = replay(recording)
+    assert digest(rows) == digest(live) == digest(straight)
+    assert account.closes
+
+
+@pytest.mark.parametrize("at", [1, 300, 700])
+def test_a_killed_edge_goes_on_where_its_journal_ends(
+    at: int, straight: list[Row], published: list[Received], tmp_path: Path
+) -> None:
+    path = tmp_path / "b.beilun"
+    recording, _, pipe = pipeline(path, scenario())
+    for group in groups(published[:at], 50):
+        pipe.take(group)
+    recording.db.close()  # no drain, no finish: as if killed
+    recording, store, pipe = pipeline(path, scenario())
+    with recording:
+        pipe.resume()
+        confirmed = pipe.seen.all()
+        assert sum(confirmed.values()) <= at
+        for group in groups(published[max(0, at - 120) :], 50):  # the publisher sends again
+            pipe.take(group)
+        pipe.finish()
+        assert digest(store.rows()) == digest(straight)
+        assert pipe.account().closes
+
+
+def test_another_runs_messages_change_nothing(
+    straight: list[Row], published: list[Received], tmp_path: Path
+) -> None:
+    foreign = messages(scenario("1m"), "yesterday")
+    rows, pipe = rows_of(tmp_path / "b.beilun", [*foreign, *published])
+    assert digest(rows) == digest(straight)
+    account = pipe.account()
+    assert account.ledger.rejected["other_run"] > 0
+    assert account.closes
+
+
+GARBAGE = [
+    ("beilun/v1/ningbo/casting/line1/dcm01/process", b"\xff\x00garbage", "not_json"),
+    ("beilun/v1/ningbo/casting/line1/dcm01/process", b'{"t_ns": "noon", "ch": {}}', "bad_shape"),
+    (
+        "beilun/v1/ningbo/casting/line1/dcm01/process",
+        b'{"t_ns": 1767571200000000000, "ch": {"state": [NaN]}}',
+        "not_json",
+    ),
+    (
+        "beilun/v1/ningbo/casting/line1/dcm01/process",
+        b'{"t_ns": 1767571200000000000, "ch": {"state": [1e999]}}',
+        "bad_shape",
+    ),
+    ("beilun/v1/ningbo/casting/line1/dcm01/process", b'{"t_ns": 5, "ch": {"a": [1]}}', "absurd_time"),
+    (
+        "beilun/v1/ningbo/casting/line1/dcm01/process",
+        b'{"t_ns": 99999999999999999999, "ch": {"a": [1]}}',
+        "bad_shape",
+    ),
+    ("beilun/v1/ningbo/casting/line1/dcm01/nonsense", b'{"t_ns": 5, "ch": {}}', "unknown_topic"),
+    ("beilun/v1/ningbo/casting/line1/dcm01/process", b"x" * 1_000_000, "too_large"),
+    ("uagv/v2/beilun/agv01/state", b"[]", "bad_shape"),
+    ("somewhere/else", b"{}", "unknown_topic"),
+]
+
+
+def test_garbage_is_refused_with_a_reason_and_kept(
+    straight: list[Row], published: list[Received], tmp_path: Path
+) -> None:
+    mixed = list(published)
+    for place, (topic, payload, _) in enumerate(GARBAGE):
+        mixed.insert(place * 50, Received(topic, payload, 10**18, False, (0, 0)))
+    rows, pipe = rows_of(tmp_path / "b.beilun", mixed)
+    assert digest(rows) == digest(straight)
+    account = pipe.account()
+    assert account.closes
+    assert sorted(account.unusable.elements()) == sorted(reason for _, _, reason in GARBAGE)
+    with Recording.open(tmp_path / "b.beilun") as recording:
+        kept = recording.db.execute("SELECT reason, length(head), size FROM reject").fetchall()
+    assert sorted(reason for reason, _, _ in kept) == sorted(reason for _, _, reason in GARBAGE)
+    assert max(size for _, _, size in kept) == 1_000_000
+    assert max(length for _, length, _ in kept) <= 512
