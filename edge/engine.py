@@ -88,6 +88,8 @@ class Engine:
         self._policy = policy
         self._kpis = tuple(kpis)
         self._past = past
+        measures = {m.name: m for kpi in self._kpis for m in kpi.measures}.values()
+        self._closing = frozenset(c for m in measures if m.closing for c in m.channels)
         self._gate = Gate(policy, run)
         self._run = run
         self._births: dict[Asset, Birth] = {}
@@ -178,8 +180,10 @@ class Engine:
         """Panes whose fold reads a batch: those of its samples, of the intervals they close, and
         of its sending; but none for which it came too late."""
         size, arrival_ns = self._policy.pane_ns, batch.meta.arrival_ns
-        first, last = (int(batch.t_ns[0]) - 1) // size, int(batch.t_ns[-1]) // size
-        panes = set(range(first, last + 1))
+        first_ns, last_ns = int(batch.t_ns[0]), int(batch.t_ns[-1])
+        if not self._closing.isdisjoint(batch.channels):
+            first_ns -= 1
+        panes = set(range(first_ns // size, last_ns // size + 1))
         if batch.meta.sent_ns is not None:
             panes.add(batch.meta.sent_ns // size)
         return sorted(p for p in panes if not self._policy.too_late(p * size, arrival_ns))

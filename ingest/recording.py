@@ -72,6 +72,7 @@ class Recording:
         self.path = path
         self.db = db
         self._writes = writes
+        self._closed = False
 
     @classmethod
     def create(cls, path: Path) -> "Recording":
@@ -127,6 +128,9 @@ class Recording:
 
     def close(self) -> None:
         """Close; the last writer leaves one plain file, readable from read-only media."""
+        if self._closed:
+            return
+        self._closed = True
         if self.db.in_transaction:
             self.db.rollback()
         if self._writes:

@@ -173,6 +173,7 @@ class Factory:
         """The retained birth of every asset, the first messages of each connection."""
         if self._births is None:
             floor, t_ns = self.floor, self._start_ns
+            floor.run_to(t_ns)  # what happens at the very start is part of the first reports
             batch = [
                 (device.asset.area, birth(device.asset, spec.kind, device.channels, t_ns))
                 for device, spec in zip(floor.devices, floor.plant.device, strict=True)

@@ -1,4 +1,4 @@
-"""Tables become recordings: nothing invented, nothing lost in silence, and the UR3's known answers."""
+"""Tables become recordings: nothing invented or lost in silence; the UR3's known answers."""
 
 import csv
 import io
@@ -127,7 +127,7 @@ class TestTable:
         assert counts.rows == counts.samples == len(rows)
         times, columns = joined(messages)
         assert times.tolist() == [T0_S * NS_PER_S + ms * 1_000_000 for ms, _ in rows]
-        numbers_of = {True: 1, False: 0, "run; fast": 6, "it's \"off\"": 2}
+        numbers_of = {True: 1, False: 0, "run; fast": 6, 'it\'s "off"': 2}
         for place, (name, column) in enumerate(columns.items()):
             wanted = [row[1][place] for row in rows]
             for value, cell in zip(column.tolist(), wanted, strict=True):

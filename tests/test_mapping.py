@@ -1,6 +1,7 @@
 """Mappings: what they refuse, what they make of anyone's JSON, and drafts of them from traffic."""
 
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -140,6 +141,12 @@ class TestModel:
             live(LIVE.replace(old, new))
         assert told in str(error.value)
 
+    def test_the_examples_of_the_how_to_validate(self):
+        text = (Path(__file__).parents[1] / "docs" / "mapping.md").read_text()
+        blocks = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+        assert len(blocks) == 3
+        assert [bool(parse_mapping(b).live) for b in blocks] == [True, True, False]
+
     def test_an_unknown_name_gets_a_guess(self):
         with pytest.raises(UsageError, match="did you mean ur3-cobotops"):
             find_mapping("ur3-cobotop")
@@ -186,7 +193,7 @@ class TestCells:
         read = time_reader(parse_mapping(text).time)
         assert read(value) == t_ns
         for bad in (None, True, "soon", "1e999999999", [], {}, ""):
-            with pytest.raises(ValueError):  # noqa: PT011 - each reader says it differently
+            with pytest.raises(ValueError):
                 read(bad)
 
     def test_a_stamp_without_a_zone_is_refused(self):
@@ -241,6 +248,14 @@ class TestMapped:
         assert batch.t_ns.tolist() == [NOW_NS]
         assert isinstance(birth, Birth)
         assert birth.t_ns == NOW_NS
+
+    def test_an_equal_value_later_is_another_sample_unless_it_carries_its_time(self):
+        timed, untimed = live(), live(LIVE.replace('pointer = "/ts"\nformat = "epoch_ms"', ""))
+        for codec, same in ((timed, True), (untimed, False)):
+            a, b = (
+                codec.decode(envelope(sample(), received_ns=NOW_NS + n))[1].meta for n in (0, 1)
+            )
+            assert (a.identity == b.identity) is same
 
     def test_blank_and_missing_are_no_evidence(self):
         _, batch = live().decode(envelope({"ts": 1_767_600_000_123, "jam": True, "mode": None}))

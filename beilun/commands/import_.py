@@ -74,7 +74,7 @@ def command(
     )
     blank = {name: n for name, n in counts.blank.items() if n}
     if blank:
-        console.note(f"blank cells (no evidence) in {len(blank)} channels:")
+        console.note("blank cells (no evidence) by channel:")
         shown = [f"{name} {n}" for name, n in sorted(blank.items())]
         console.note("  " + ", ".join(shown[:12]) + (", ..." if len(shown) > 12 else ""))
     if reasons:

@@ -16,6 +16,7 @@ from beilun.composing import (
     Stop,
     address_of,
     edge_header,
+    fresh,
     new_run,
     policy_of,
     scenario_header,
@@ -52,6 +53,7 @@ def command(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The recording; default in runs/.")
     ] = None,
+    force: Annotated[bool, typer.Option(help="Replace the recording named by -o.")] = False,
     junit: Annotated[Path | None, typer.Option(help="Write the verdict as JUnit XML.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Rows of the run as NDJSON.")] = False,
 ) -> Exit:
@@ -59,13 +61,15 @@ def command(
     chosen = scenario_of(scenario, seed=seed, length=length, network=network)
     effective = layers.load(chosen, flags={"broker.url": broker, "run.speed": speed})
     run = new_run()
-    path = output or effective.run.directory / f"{chosen.name}-{run}.beilun"
+    path = fresh(
+        output or effective.run.directory / f"{chosen.name}-{run}.beilun", force=force
+    )
     console.note(
         f"{chosen.name}: {chosen.summary} Seed {chosen.seed},"
         f" {format_duration(chosen.length)} virtual over {chosen.network}."
         " Ctrl-C stops and reports."
     )
-    with _broker(effective) as address, Recording.create(path) as recording:
+    with _broker(effective) as address, _recording(path) as recording:
         recording.set_meta({**scenario_header(chosen, run), "edge": edge_header(effective.edge)})
         store = RowStore(recording)
         store.prepare()
@@ -116,6 +120,18 @@ def _tell(
 
 
 @contextlib.contextmanager
+def _recording(path: Path) -> Iterator[Recording]:
+    """A recording that is not left behind where nobody was there to send anything."""
+    with Recording.create(path) as recording:
+        try:
+            yield recording
+        except UnreachableError:
+            recording.close()
+            path.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
 def _broker(effective: Settings) -> Iterator[BrokerAddress]:
     """The broker of the settings, or one of our own for as long as the run lasts."""
     kind = effective.broker.url
@@ -146,29 +162,24 @@ async def _live(
         own = Path(folder) / "own.sim"
         factory = await _start(told, run, address, effective, own)
         words = asyncio.create_task(_listen(factory), name="run.factory")
+        watching = asyncio.create_task(_show(scenario, pipeline), name="run.progress")
+        ending = asyncio.create_task(_end(factory, stop, done), name="run.end")
         try:
-            async with asyncio.TaskGroup() as group:
-                watching = group.create_task(_show(scenario, pipeline), name="run.progress")
-                ending = group.create_task(_end(factory, stop, done), name="run.end")
-                await serve(
-                    address,
-                    topics.SUBSCRIPTIONS,
-                    lambda _: pipeline,
-                    run=run,
-                    once=True,
-                    stop=done,
-                    serving=Serving(),
-                )
-                watching.cancel()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(GRACE_S):
-                        await factory.wait()
-                ending.cancel()
+            await serve(
+                address, topics.SUBSCRIPTIONS, lambda _: pipeline,
+                run=run, once=True, stop=done, serving=Serving(),
+            )  # fmt: skip
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GRACE_S):
+                    await factory.wait()
         finally:
+            for task in (watching, ending):
+                task.cancel()
+            await asyncio.wait((watching, ending))
             if factory.returncode is None:
                 factory.kill()
             await factory.wait()
-        said = await words
+            said = await words
         if own.exists():
             recording.attach(own)
         elif stop.signal is None:

@@ -37,6 +37,11 @@ class Measure(Protocol):
         """What it reads."""
         ...
 
+    @property
+    def closing(self) -> bool:
+        """Whether a reading at ``t`` closes the interval that ends at ``t`` (flow counters)."""
+        ...
+
     def zero(self) -> Any:
         """The state of no time at all."""
         ...

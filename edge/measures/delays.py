@@ -19,6 +19,8 @@ class Delays:
     name = "delay"
     channels = ()
 
+    closing = False
+
     def zero(self) -> State:
         return {}
 

@@ -22,6 +22,8 @@ class Flag(NamedTuple):
 class Flags:
     """Counts of one boolean channel."""
 
+    closing = False
+
     def __init__(self, channel: str) -> None:
         self.name = channel
         self.channels = (channel,)

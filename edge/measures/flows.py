@@ -26,6 +26,8 @@ class Flow(NamedTuple):
 class Flows:
     """Sums of one flow counter; a counter that falls was reset and counts from zero."""
 
+    closing = True
+
     def __init__(self, channel: str) -> None:
         self.name = channel
         self.channels = (channel,)

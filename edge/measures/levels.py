@@ -31,6 +31,8 @@ class Levels:
     name = "wip"
     channels = ("entered", "left", "scrapped")
 
+    closing = False
+
     def zero(self) -> Held:
         return Held()
 

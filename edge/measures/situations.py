@@ -76,6 +76,8 @@ class Spent(NamedTuple):
 class Situations:
     """Adds up time and counts per situation; ``describe`` turns them into facts."""
 
+    closing = False
+
     def __init__(
         self,
         name: str,

@@ -18,6 +18,8 @@ class Seen(NamedTuple):
 class Values:
     """Counts readings by value; memory is bounded by the channel's range over its resolution."""
 
+    closing = False
+
     def __init__(self, channel: str, steps_per_unit: int, *, stream: str = "") -> None:
         self.name = channel
         self.channels = (channel,)

@@ -7,6 +7,7 @@ decoding needs no memory; equal births are duplicates.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -77,6 +78,9 @@ class Mapped:
             Meta(Identity(f"{asset}#birth", 0, 0), envelope.received_ns, resolution="content"),
         )  # fmt: skip
         meta = meta_of(None, envelope, str(asset))
+        if self._time is None:  # a value told twice is two samples, not one told again
+            identity = meta.identity._replace(boot=envelope.received_ns)
+            meta = replace(meta, identity=identity)
         return birth, Batch(asset, STREAM, times, columns, meta)
 
     def _asset(self, levels: Mapping[str, str]) -> Asset:

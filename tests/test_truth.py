@@ -1,0 +1,259 @@
+"""The truth: identities, hand-made cases, and agreement with what went over the wire."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from config.units import NS_PER_DAY, NS_PER_S, parse_time
+from ingest.packml import PackML
+from simulator.device import Steps
+from simulator.devices.casting_cell import CastingCell
+from simulator.factory import Factory, Made
+from simulator.link.link import Link
+from simulator.link.profile import load_profile
+from simulator.plant import load_plant
+from simulator.plant.floor import Floor
+from simulator.truth import WINDOWS_NS, Area, TruthRow, Windows, truth_rows
+
+START = parse_time("2026-01-05T00:00:00Z")
+MINUTE, HOUR = 60 * NS_PER_S, 3600 * NS_PER_S
+SHIFT = 8 * HOUR
+
+
+@pytest.fixture(scope="module")
+def run() -> tuple[Factory, list[Made]]:
+    plant, link = load_plant("quickstart"), Link(load_profile("ethernet"), 7)
+    factory = Factory(plant, link, 7, "r", START, SHIFT)
+    births = factory.births()
+    return factory, [*births, *(m for chunk in factory.chunks() for m in chunk.made)]
+
+
+@pytest.fixture(scope="module")
+def rows(run: tuple[Factory, list[Made]]) -> list[TruthRow]:
+    return run[0].truth()
+
+
+def value(
+    rows: Iterable[TruthRow], name: str, kpi: str, length_ns: int = SHIFT, start: int = START
+) -> Any:
+    (found,) = [
+        r.value for r in rows
+        if r.asset.endswith(f"/{name}") and (r.kpi, r.window_length_ns, r.window_start_ns)
+        == (kpi, length_ns, start)
+    ]  # fmt: skip
+    return found
+
+
+# Integrals
+
+
+@given(
+    changes=st.lists(st.tuples(st.integers(1, 50), st.integers(0, 3)), max_size=20),
+    other=st.lists(st.tuples(st.integers(1, 50), st.integers(0, 1)), max_size=20),
+    cuts=st.lists(st.integers(0, 400), min_size=1, max_size=10),
+)
+@settings(max_examples=60, deadline=None)
+def test_area_is_the_integral(
+    changes: list[tuple[int, int]], other: list[tuple[int, int]], cuts: list[int]
+) -> None:
+    def steps(moves: list[tuple[int, int]]) -> Steps:
+        out, t = Steps(0, 1), 0
+        for wait, v in moves:
+            t += wait
+            out.set(t, v)
+        return out
+
+    a, b = steps(changes), steps(other)
+    area = Area(0, 400, (a, lambda v: v), (b, lambda v: v))
+    times = np.array(sorted(cuts), dtype=np.int64)
+    brute = [sum(a.get(t) * b.get(t) for t in range(cut)) for cut in times.tolist()]
+    assert area(times).tolist() == brute
+
+
+def test_windows_are_aligned_to_the_epoch_and_clipped_to_the_run() -> None:
+    w = Windows.over(START + 90 * NS_PER_S, START + 200 * NS_PER_S, MINUTE)
+    assert ((w.start_ns - START) // NS_PER_S).tolist() == [60, 120, 180]
+    assert ((w.a - START) // NS_PER_S).tolist() == [90, 120, 180]
+    assert ((w.b - START) // NS_PER_S).tolist() == [120, 180, 200]
+
+
+def test_an_event_on_a_boundary_belongs_to_the_window_it_begins() -> None:
+    counter = Steps(START, 0)
+    for t in (START + MINUTE - 1, START + MINUTE, START + 2 * MINUTE):
+        counter.add(t)
+    w = Windows.over(START, START + 3 * MINUTE, MINUTE)
+    assert w.events(counter) == [1, 1, 1]
+    assert w.totals(counter.t[1:], [5, 7, 9]) == [5, 7, 9]
+
+
+# Identities
+
+
+def test_oee_is_the_product_of_its_factors(rows: list[TruthRow]) -> None:
+    by = {(r.asset, r.kpi, r.window_start_ns, r.window_length_ns): r.value for r in rows}
+    checked = 0
+    for (asset, kpi, start, length), oee in by.items():
+        if kpi != "oee":
+            continue
+        a, e, q = (
+            by[asset, k, start, length] for k in ("availability", "effectiveness", "quality_ratio")
+        )
+        if oee is None:
+            assert a is None  # no planned time at all
+        elif None not in (a, e, q):
+            assert oee == pytest.approx(a * e * q, rel=1e-12)
+            checked += 1
+        else:
+            assert oee == 0.0
+    assert checked > 1000
+
+
+def test_oee_is_planned_run_time_of_good_pieces_over_planned_busy_time(
+    run: tuple[Factory, list[Made]], rows: list[TruthRow]
+) -> None:
+    """The identity PRI x GQ / PBT, for cells whose orders share one PRI."""
+    for name, pri_s in (("dcm01", 58.0), ("dcm02", 58.0), ("dcm03", 64.0), ("dcm04", 58.0)):
+        good = value(rows, name, "output")
+        assert value(rows, name, "oee") == pytest.approx(pri_s * good / (7.5 * 3600), rel=1e-12)
+
+
+def test_small_windows_add_up_to_large_ones(rows: list[TruthRow]) -> None:
+    for name, kpi in (("dcm01", "output"), ("dcm04", "output"), ("cl01", "good_length")):
+        totals = [
+            sum(
+                r.value or 0.0 for r in rows
+                if r.asset.endswith(name) and r.kpi == kpi and r.window_length_ns == length
+            )
+            for length in WINDOWS_NS
+        ]  # fmt: skip
+        assert totals == pytest.approx([totals[0]] * 3, rel=1e-12)
+        assert totals[0] > 0
+
+
+def test_every_asset_kpi_and_window_has_one_row(rows: list[TruthRow]) -> None:
+    keys = [(r.asset, r.kpi, r.window_start_ns, r.window_length_ns) for r in rows]
+    assert len(keys) == len(set(keys))
+    pairs = {(r.asset, r.kpi) for r in rows}
+    assert len(keys) == len(pairs) * (480 + 8 + 1)
+    assert {kpi for _, kpi in pairs} == {
+        "availability", "effectiveness", "quality_ratio", "oee", "output", "energy_per_unit",
+        "arm_cycle_time", "line_speed", "running_speed", "good_length", "energy_per_metre",
+        "agv_utilisation", "wip", "wip_turnover_days", "throughput",
+    }  # fmt: skip
+
+
+def test_nothing_is_said_of_the_break(rows: list[TruthRow]) -> None:
+    noon = START + 4 * HOUR + 10 * MINUTE
+    for name, kpi in (("dcm01", "availability"), ("dcm01", "oee"), ("dcm01", "effectiveness"),
+                      ("dcm01", "quality_ratio"), ("cl01", "line_speed"), ("agv01", "agv_utilisation"),
+                      ("arm01", "arm_cycle_time"), ("dcm01", "output")):  # fmt: skip
+        assert value(rows, name, kpi, MINUTE, noon) is None
+    assert value(rows, "flow", "throughput", MINUTE, noon) == 0.0
+
+
+# By hand, from the logs, without the truth's own tools
+
+
+def test_availability_by_walking_through_the_log(
+    run: tuple[Factory, list[Made]], rows: list[TruthRow]
+) -> None:
+    for unit in run[0].floor.units:
+        if not isinstance(unit, CastingCell):
+            continue
+        for hour in range(8):
+            low, high = START + hour * HOUR, START + (hour + 1) * HOUR
+            planned = [(low, high)] if hour != 4 else [(low + HOUR // 2, high)]
+            spent = 0
+            ends = [*unit.state.t[1:], START + SHIFT]
+            for start, end, state in zip(unit.state.t, ends, unit.state.v, strict=True):
+                for a, b in planned:
+                    if state == PackML.EXECUTE and unit.order.get(start) > 0:
+                        spent += max(0, min(end, b) - max(start, a))
+            share = spent / sum(b - a for a, b in planned)
+            assert value(rows, unit.asset.name, "availability", HOUR, low) == pytest.approx(
+                share, rel=1e-12
+            )
+
+
+def test_littles_law_by_the_pieces_themselves(
+    run: tuple[Factory, list[Made]], rows: list[TruthRow]
+) -> None:
+    flow = run[0].floor.flow
+    times = sorted({*flow.entered.t, *flow.left.t, *flow.scrapped.t, START + SHIFT})
+    held = sum(
+        (flow.entered.get(a) - flow.left.get(a) - flow.scrapped.get(a)) * (b - a)
+        for a, b in zip(times, times[1:], strict=False)
+    )
+    days = held / flow.left.last / NS_PER_DAY
+    assert value(rows, "flow", "wip_turnover_days") == pytest.approx(days, rel=1e-12)
+    assert value(rows, "flow", "wip") == pytest.approx(held / SHIFT, rel=1e-12)
+    assert value(rows, "flow", "throughput") == flow.left.last / 8
+    assert days == pytest.approx(value(rows, "flow", "wip") / (flow.left.last * 3), rel=1e-9)
+
+
+# Against the wire
+
+
+def samples(messages: list[Made], topic: str) -> dict[str, list[tuple[int, Any]]]:
+    out: dict[str, list[tuple[int, Any]]] = {}
+    for message in messages:
+        if not message.topic.endswith(topic):
+            continue
+        said = json.loads(message.payload)
+        n = len(next(iter(said["ch"].values())))
+        step = said.get("every_ns", 0)
+        times = [said["t_ns"] + o for o in said.get("after_ns", [step * i for i in range(n)])]
+        for name, values in said["ch"].items():
+            out.setdefault(name, []).extend(zip(times, values, strict=True))
+    return out
+
+
+def test_what_was_sent_is_what_is_true(
+    run: tuple[Factory, list[Made]], rows: list[TruthRow]
+) -> None:
+    messages = run[1]
+    for name in ("dcm01", "dcm03", "arm02"):
+        sent = samples(messages, f"/{name}/process")
+        energy, made = dict(sent["energy_kwh"]), dict(sent["produced"])
+        for hour in range(8):
+            low, high = START + hour * HOUR, START + (hour + 1) * HOUR
+            pieces = made[high] - made[low]
+            if pieces:
+                spent = round((energy[high] - energy[low]) * 100_000)
+                told = value(rows, name, "energy_per_unit", HOUR, low)
+                assert told == pytest.approx(spent / 100_000 / pieces, rel=1e-12)
+        shots = samples(messages, f"/{name}/event")
+        assert len(shots["produced"]) == made[START + SHIFT]
+        assert [v for _, v in shots["produced"]] == list(range(1, len(shots["produced"]) + 1))
+    sent = samples(messages, "/cl01/process")
+    length, scrap = dict(sent["length_m"]), dict(sent["scrap_m"])
+    good = length[START + SHIFT] - scrap[START + SHIFT]
+    assert value(rows, "cl01", "line_speed") == pytest.approx(good / (7.5 * 3600), rel=1e-9)
+    cycles = [v for t, v in samples(messages, "/arm01/event")["cycle_s"] if t < START + HOUR]
+    told = value(rows, "arm01", "arm_cycle_time", HOUR)
+    assert told == pytest.approx(sum(cycles) / len(cycles), rel=1e-12)
+    flow = samples(messages, "/flow/flow")
+    assert flow["left"][-1][1] == value(rows, "flow", "throughput") * 8
+
+
+def test_state_on_the_wire_is_the_log(run: tuple[Factory, list[Made]]) -> None:
+    for unit in run[0].floor.units:
+        sent = samples(run[1], f"/{unit.asset.name}/state")["state"]
+        assert sent == list(zip(unit.state.t, unit.state.v, strict=True))
+        sampled = samples(run[1], f"/{unit.asset.name}/process")["state"]
+        assert len(sampled) == 8 * 3600 + 1
+        assert all(unit.state.get(t) == v for t, v in sampled)
+
+
+def test_truth_of_a_plant_that_did_nothing() -> None:
+    floor = Floor(load_plant("quickstart"), Link(load_profile("ethernet"), 1), 1, START + 9 * HOUR)
+    floor.run_to(START + 10 * HOUR)
+    rows = truth_rows(floor, START + 9 * HOUR, START + 10 * HOUR, (HOUR,))
+    assert {r.value for r in rows if r.asset.endswith("dcm01")} == {None}
+    assert {r.value for r in rows if r.kpi in ("wip", "throughput")} == {0.0}
+    assert {r.value for r in rows if r.kpi == "wip_turnover_days"} == {None}
