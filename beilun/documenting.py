@@ -47,18 +47,13 @@ def _kpis() -> str:
 
 def _devices() -> str:
     text = [_NOTE, "", "# Device kinds", ""]
-    for kind, (spec, model) in sorted(kinds().items()):
-        schema = spec.model_json_schema()["properties"]
+    for name, kind in sorted(kinds().items()):
         rows = [
-            (
-                f"`{name}`",
-                _one_line(str(told.get("default", "required"))),
-                str(told.get("unit", "")),
-                _one_line(str(told.get("description", ""))),
-            )
-            for name, told in schema.items()
+            (f"`{setting}`", *(_one_line(cell) for cell in cells))
+            for setting, *cells in kind.settings()
         ]
-        text += [f"## {kind}", "", _one_line((model.__doc__ or "").split("\n\n")[0]), ""]
+        channels = ", ".join(f"`{channel}` [{unit}]" for channel, unit in kind.channels.items())
+        text += [f"## {name}", "", kind.summary, "", f"Channels: {channels}.", ""]
         text += [_table(("setting", "default", "unit", "is"), rows), ""]
     return "\n".join(text)
 

@@ -158,6 +158,9 @@ class Engine:
             known.ended = known.ended or said.end
 
     def _admit(self, record: Record, message: Stamped) -> None:
+        if isinstance(message, Birth) and message.meta.resolution == "derived":
+            self._announce(message)
+            return
         entry = self._gate.admit(record, message)
         if entry in (Entry.DUPLICATE, Entry.REJECTED) or isinstance(message, Notice):
             return

@@ -126,7 +126,7 @@ class Pipeline:
                 if message.run == self._run and (known is None or known.made <= message.made):
                     self._progress[message.conn] = message
             elif isinstance(message, Birth | Batch | Notice):
-                self.messages += 1
+                self.messages += message.meta.resolution != "derived"
                 if message.meta.conn and message.meta.run == self._run:
                     self.seen.add(message.meta.conn, message.meta.cseq)
         self.engine.feed(records)

@@ -48,7 +48,8 @@ class Meta:
     conn: str = ""
     cseq: int = 0
     resolution: str = "seq"
-    """What identity rests on: ``seq`` (numbered by the sender) or ``content`` (hash of the bytes)."""
+    """What identity rests on: ``seq`` (numbered by the sender), ``content`` (hash of the bytes), or
+    ``derived``: this is no message of its own but follows from another."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,8 +253,8 @@ class Device(Protocol):
         """
         ...
 
-    def first_reports(self) -> list[Report]:
-        """What it says at the start of the run."""
+    def first_reports(self, t_ns: int) -> list[Report]:
+        """What it says at the start of the run, when the process has begun."""
         ...
 
     def pieces(self) -> int:

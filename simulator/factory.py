@@ -191,7 +191,7 @@ class Factory:
             first = [
                 (device.asset.area, self._wire.encode(report))
                 for device in floor.devices
-                for report in device.first_reports()
+                for report in device.first_reports(t_ns)
             ]
             plans = [(MES, self._wire.encode(report)) for report in floor.mes.first_reports(t_ns)]
             self._send([*plans, *first])

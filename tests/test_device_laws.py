@@ -110,7 +110,8 @@ class TestEveryKind:
     def test_reports_are_announced_ordered_and_never_sent_early(self, kind: Kind) -> None:
         world = floor(SHOP)
         one = self._one(world, kind)
-        first = one.first_reports()
+        world.run_to(START)
+        first = one.first_reports(START)
         assert all(r.sent_ns == START for r in first)
         for times in blocks(30):
             world.run_to(int(times[-1]))
@@ -245,7 +246,7 @@ def test_running_share_tends_to_mtbf_over_mtbf_plus_mttr() -> None:
                     abort_ratio=0.0, output_slots=10**6) for i in range(8)]  # fmt: skip
     end = START + 60 * 3600 * NS_PER_S
     world = floor([*cells, device("agv", "v")], hours=60)
-    spent = {s: 0 for s in PackML}
+    spent = dict.fromkeys(PackML, 0)
     for cell in world.units:
         for (t, v), nxt in zip(
             zip(cell.state.t, cell.state.v, strict=True), [*cell.state.t[1:], end], strict=True
@@ -294,7 +295,9 @@ def arm_day(**settings: Any) -> RobotArm:
         [*cells, device("robot_arm", "r", **settings), device("agv", "v"), device("agv", "w")],
         hours=12,
     )
-    return find(world, "r")
+    arm = find(world, "r")
+    assert isinstance(arm, RobotArm)
+    return arm
 
 
 def test_arm_cycles_are_uniform_with_some_protective_stops() -> None:
@@ -409,7 +412,7 @@ def test_vehicle_reports_lie_on_the_millisecond_and_at_most_ten_seconds_apart() 
             assert bool(report.order and report.nodes) == bool(agv.mission.get(report.sent_ns))
     assert all(t % NS_PER_MS == 0 for t in times_ns)
     gaps = [b - a for a, b in pairwise(times_ns)]
-    assert 0 < min(gaps)
+    assert min(gaps) > 0
     assert max(gaps) <= 10 * NS_PER_S
     assert len(missions) >= 2
 
@@ -422,7 +425,9 @@ def test_a_piece_of_motion_is_exact() -> None:
 
 
 def cable(hours: float, **settings: Any) -> CableLine:
-    return find(floor([device("cable_line", "l", **settings)], hours=hours), "l")
+    line = find(floor([device("cable_line", "l", **settings)], hours=hours), "l")
+    assert isinstance(line, CableLine)
+    return line
 
 
 def test_length_is_the_integral_of_speed() -> None:

@@ -186,8 +186,9 @@ def test_calendar() -> None:
         pause=(Span(start="12:00", end="12:30"),),
     )
     calendar = Calendar(spec)
-    for clock, planned in (("00:00", True), ("03:59", True), ("04:00", False), ("04:29", False),
-                           ("04:30", True), ("07:59", True), ("08:00", False), ("23:59", False)):  # fmt: skip
+    clocks = [("00:00", True), ("03:59", True), ("04:00", False), ("04:29", False),
+              ("04:30", True), ("07:59", True), ("08:00", False), ("23:59", False)]  # fmt: skip
+    for clock, planned in clocks:
         t_ns = parse_time(f"2026-01-05T{clock}:00Z")
         assert calendar.planned(t_ns) is planned, clock
         change = calendar.next_change_ns(t_ns)
@@ -424,7 +425,7 @@ def test_a_partial_pane_at_the_end_is_sent(quickstart: Plant) -> None:
 
 @pytest.mark.skipif(not SCHEMAS.is_dir(), reason="the VDA 5050 schemas are not here")
 def test_vehicles_speak_vda5050(shift: tuple[Factory, list[Made], list[Chunk]]) -> None:
-    import jsonschema
+    import jsonschema  # type: ignore[import-untyped]
 
     ids: dict[str, list[int]] = {}
     seen: set[tuple[bool, ...]] = set()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ def test_oee_is_the_product_of_its_factors(rows: list[TruthRow]) -> None:
         )
         if oee is None:
             assert a is None  # no planned time at all
-        elif None not in (a, e, q):
+        elif a is not None and e is not None and q is not None:
             assert oee == pytest.approx(a * e * q, rel=1e-12)
             checked += 1
         else:
@@ -149,9 +150,11 @@ def test_every_asset_kpi_and_window_has_one_row(rows: list[TruthRow]) -> None:
 
 def test_nothing_is_said_of_the_break(rows: list[TruthRow]) -> None:
     noon = START + 4 * HOUR + 10 * MINUTE
-    for name, kpi in (("dcm01", "availability"), ("dcm01", "oee"), ("dcm01", "effectiveness"),
-                      ("dcm01", "quality_ratio"), ("cl01", "line_speed"), ("agv01", "agv_utilisation"),
-                      ("arm01", "arm_cycle_time"), ("dcm01", "output")):  # fmt: skip
+    cell = [
+        ("dcm01", k) for k in ("availability", "effectiveness", "quality_ratio", "oee", "output")
+    ]
+    others = [("cl01", "line_speed"), ("agv01", "agv_utilisation"), ("arm01", "arm_cycle_time")]
+    for name, kpi in (*cell, *others):
         assert value(rows, name, kpi, MINUTE, noon) is None
     assert value(rows, "flow", "throughput", MINUTE, noon) == 0.0
 
@@ -187,7 +190,7 @@ def test_littles_law_by_the_pieces_themselves(
     times = sorted({*flow.entered.t, *flow.left.t, *flow.scrapped.t, START + SHIFT})
     held = sum(
         (flow.entered.get(a) - flow.left.get(a) - flow.scrapped.get(a)) * (b - a)
-        for a, b in zip(times, times[1:], strict=False)
+        for a, b in pairwise(times)
     )
     days = held / flow.left.last / NS_PER_DAY
     assert value(rows, "flow", "wip_turnover_days") == pytest.approx(days, rel=1e-12)
@@ -245,6 +248,9 @@ def test_state_on_the_wire_is_the_log(run: tuple[Factory, list[Made]]) -> None:
     for unit in run[0].floor.units:
         sent = samples(run[1], f"/{unit.asset.name}/state")["state"]
         assert sent == list(zip(unit.state.t, unit.state.v, strict=True))
+        orders = samples(run[1], f"/{unit.asset.name}/orders")
+        assert orders["order"] == list(zip(unit.order.t, unit.order.v, strict=True))
+        assert all(round(v * NS_PER_S) == unit.pri_ns.get(t) for t, v in orders["pri_s"])
         sampled = samples(run[1], f"/{unit.asset.name}/process")["state"]
         assert len(sampled) == 8 * 3600 + 1
         assert all(unit.state.get(t) == v for t, v in sampled)

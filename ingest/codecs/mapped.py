@@ -75,7 +75,7 @@ class Mapped:
         check_times(int(times[0]), int(times[-1]))
         birth = Birth(
             asset, self.mapping.asset.kind, int(times[0]), self.mapping.units(),
-            Meta(Identity(f"{asset}#birth", 0, 0), envelope.received_ns, resolution="content"),
+            Meta(Identity(f"{asset}#birth", 0, 0), envelope.received_ns, resolution="derived"),
         )  # fmt: skip
         meta = meta_of(None, envelope, str(asset))
         if self._time is None:  # a value told twice is two samples, not one told again

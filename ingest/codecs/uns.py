@@ -7,6 +7,7 @@ import numpy as np
 
 from ingest import topics
 from ingest.codecs import Unusable
+from ingest.cells import LARGEST
 from ingest.codecs.stamps import Stamps, check_times, meta_of
 from ingest.messages import Asset, Batch, Birth, Envelope, Message, Progress
 
@@ -14,13 +15,14 @@ T = TypeVar("T")
 
 MAX_SAMPLES = 20_000
 Count = Annotated[int, msgspec.Meta(ge=0)]
+Cell = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
 
 
 class _Data(msgspec.Struct):
     """One or more samples: regular (``every_ns``) or at offsets from the first (``after_ns``)."""
 
     t_ns: int
-    ch: dict[str, list[float | None]]
+    ch: dict[str, list[Cell | None]]
     every_ns: int = 0
     after_ns: list[int] = []
     x_beilun: Stamps | None = None

@@ -329,9 +329,9 @@ class Agv:
                 now = replace(now, driving=what == "go", waiting_for_link=what == "halt")
             self._situate(t_ns, now)
 
-    def first_reports(self) -> list[Report]:
+    def first_reports(self, t_ns: int) -> list[Report]:
         """Online, and where it is."""
-        return [VdaConnection(self.asset, self.env.now), self._state(self.env.now)]
+        return [VdaConnection(self.asset, t_ns), self._state(t_ns)]
 
     def reports(self, times: Times) -> list[Report]:
         """State at every event and at the end of each pane; delay histograms by the pane."""

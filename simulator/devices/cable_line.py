@@ -9,6 +9,7 @@ from config.units import NS_PER_S, Kilowatts, MetresPerSecond, Seconds
 from ingest.messages import Floats, Times
 from ingest.packml import PackML as S
 from simulator.device import (
+    SCAN_NS,
     Acceleration,
     Columns,
     DeviceSpec,
@@ -16,7 +17,6 @@ from simulator.device import (
     Kilonewtons,
     Length,
     Millimetres,
-    SCAN_NS,
     Process,
     Report,
     Unit,
@@ -229,13 +229,12 @@ class CableLine(Unit):
                 yield from self._ramp_up(S.UNHOLDING)
                 self._until_trip_ns = ns(self.dice.exponential(spec.mtbf_s))
 
-    def first_reports(self) -> list[Report]:
+    def first_reports(self, t_ns: int) -> list[Report]:
         """State and counters at the start."""
-        now = self.env.now
-        state = (self.state.get(now),)
+        state = (self.state.get(t_ns),)
         return [
-            Columns(self.asset, "state", now, (now,), {"state": state}),
-            Columns(self.asset, "process", now, (now,), {
+            Columns(self.asset, "state", t_ns, (t_ns,), {"state": state}),
+            Columns(self.asset, "process", t_ns, (t_ns,), {
                 "state": state, "length_m": (0.0,), "scrap_m": (0.0,), "energy_kwh": (0.0,),
                 "speed_mps": (0.0,), "diameter_mm": (None,), "tension_kn": (0.0,),
             }),

@@ -239,13 +239,12 @@ class CastingCell(Unit):
             self.enter(S.EXECUTE)
         self._until_failure_ns = ns(self.dice.exponential(self.spec.mtbf_s))
 
-    def first_reports(self) -> list[Report]:
+    def first_reports(self, t_ns: int) -> list[Report]:
         """State and counters at the start."""
-        now = self.env.now
         return [
-            Columns(self.asset, "state", now, (now,), {"state": (self.state.get(now),)}),
-            Columns(self.asset, "process", now, (now,), {
-                "state": (self.state.get(now),), "produced": (0,), "scrap": (0,),
+            Columns(self.asset, "state", t_ns, (t_ns,), {"state": (self.state.get(t_ns),)}),
+            Columns(self.asset, "process", t_ns, (t_ns,), {
+                "state": (self.state.get(t_ns),), "produced": (0,), "scrap": (0,),
                 "energy_kwh": (0.0,), "metal_c": (round(self._metal_c, 1),),
                 "die_c": (round(self._die_c, 1),), "locking_kn": (0,),
             }),

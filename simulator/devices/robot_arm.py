@@ -210,13 +210,12 @@ class RobotArm(Unit):
         self.phase.set(start_ns + to_ns, 0)
         self.energy.set(start_ns + to_ns, self.watts(S.EXECUTE))
 
-    def first_reports(self) -> list[Report]:
+    def first_reports(self, t_ns: int) -> list[Report]:
         """State and counters at the start."""
-        now = self.env.now
-        state = (self.state.get(now),)
+        state = (self.state.get(t_ns),)
         return [
-            Columns(self.asset, "state", now, (now,), {"state": state}),
-            Columns(self.asset, "process", now, (now,), {
+            Columns(self.asset, "state", t_ns, (t_ns,), {"state": state}),
+            Columns(self.asset, "process", t_ns, (t_ns,), {
                 "state": state, "produced": (0,), "energy_kwh": (0.0,),
                 "current_j1_a": (self.spec.gravity_a,), "winding_c": (self.spec.ambient_c,),
             }),

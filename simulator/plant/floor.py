@@ -259,7 +259,7 @@ class Floor:
         self.trimming: list[Sink] = []
         self.controls: list[Control] = []
         self.devices: list[Device] = [kinds()[s.kind].model(s, self) for s in plant.device]
-        self.units = [device for device in self.devices if isinstance(device, Unit)]
+        self.units: list[Unit] = [device for device in self.devices if isinstance(device, Unit)]
         assets = [*(device.asset for device in self.devices)]
         self.mes = Mes(plant, self.calendar, self.units, assets, self.flow)
         for device in self.devices:
