@@ -24,6 +24,10 @@ _SHORT = {"1": "%", "{piece}": "pcs", "kW.h/{piece}": "kWh/pc", "kW.h/m": "kWh/m
 """UCUM units as a column's head shows them."""
 
 
+WIDEST = 8
+"""A table of more KPIs stands upright, a line for each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """One table: head, and lines of cells."""
@@ -59,8 +63,12 @@ def kpi_tables(rows: Sequence[Row]) -> list[Table]:
         for names, assets in sorted(groups.items(), key=lambda item: _place(item[0][0]))
     ]
     network = tuple(name for name in sorted(known) if _of_network(known[name]))
-    places = sorted(a for a, values in of_asset.items() if a.name == ALL and network[0] in values)
-    if places and network:
+    places = sorted(
+        asset
+        for asset, values in of_asset.items()
+        if asset.name == ALL and any(values.get(name) is not None for name in network)
+    )
+    if places:
         tables.append(_table(network, places, of_asset, known, "one-way delay per message"))
     return tables
 
@@ -86,10 +94,14 @@ def _table(
     known: dict[str, Kpi],
     title: str = "",
 ) -> Table:
-    columns = [
-        "asset",
-        *(f"{name} {_SHORT.get(known[name].unit, known[name].unit)}" for name in names),
-    ]
+    heads = [f"{name} {_SHORT.get(known[name].unit, known[name].unit)}" for name in names]
+    if len(names) > WIDEST:
+        upright = [
+            (head, *(_shown(of_asset[asset].get(name), known[name]) for asset in assets))
+            for head, name in zip(heads, names, strict=True)
+        ]
+        return Table(title, ("KPI", *map(asset_path, assets)), tuple(upright))
+    columns = ["asset", *heads]
     lines = [
         (asset_path(asset), *(_shown(of_asset[asset].get(name), known[name]) for name in names))
         for asset in assets

@@ -202,7 +202,8 @@ class Engine:
         zero = Block(tuple(m.zero() for m in measures))
         track = Track(birth.asset, birth.t_ns, measures, kpis, zero)
         self._tracks[birth.asset] = track
-        since = birth.t_ns // self._policy.pane_ns
+        # A flow counter's first reading may stand at the birth and close the pane before it.
+        since = (birth.t_ns - 1) // self._policy.pane_ns
         start = since // self._per_block
         track.carries[start] = self._nothing_at(track, start)
         if self._frontier is not None and start * self._per_block < self._frontier:

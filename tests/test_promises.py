@@ -174,7 +174,11 @@ GARBAGE = [
         b'{"t_ns": 1767571200000000000, "ch": {"state": [1e999]}}',
         "bad_shape",
     ),
-    ("beilun/v1/ningbo/casting/line1/dcm01/process", b'{"t_ns": 5, "ch": {"a": [1]}}', "absurd_time"),
+    (
+        "beilun/v1/ningbo/casting/line1/dcm01/process",
+        b'{"t_ns": 5, "ch": {"a": [1]}}',
+        "absurd_time",
+    ),
     (
         "beilun/v1/ningbo/casting/line1/dcm01/process",
         b'{"t_ns": 99999999999999999999, "ch": {"a": [1]}}',

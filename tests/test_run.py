@@ -59,7 +59,9 @@ def run(folder: Path, *words: str, length: str = "5m") -> str:
 
 
 @pytest.mark.needs_mosquitto
-def test_both_brokers_and_two_processes_give_the_same_digest(tmp_path: Path, broker: Broker) -> None:
+def test_both_brokers_and_two_processes_give_the_same_digest(
+    tmp_path: Path, broker: Broker
+) -> None:
     reference = run(tmp_path, "--broker", "embedded")
     assert run(tmp_path, "--broker", "mosquitto") == reference
     url = f"mqtt://{broker.address.host}:{broker.address.port}"

@@ -61,9 +61,7 @@ def command(
     chosen = scenario_of(scenario, seed=seed, length=length, network=network)
     effective = layers.load(chosen, flags={"broker.url": broker, "run.speed": speed})
     run = new_run()
-    path = fresh(
-        output or effective.run.directory / f"{chosen.name}-{run}.beilun", force=force
-    )
+    path = fresh(output or effective.run.directory / f"{chosen.name}-{run}.beilun", force=force)
     console.note(
         f"{chosen.name}: {chosen.summary} Seed {chosen.seed},"
         f" {format_duration(chosen.length)} virtual over {chosen.network}."
