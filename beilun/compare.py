@@ -73,10 +73,11 @@ def expected_rows(path: Path) -> Expected:
 def golden(rows: Iterable[Row], versions: Mapping[str, str], fingerprint: str) -> str:
     """A golden file: one JSON object a line, made to be read in a diff."""
     head = {"golden": 1, "versions": versions, "digest": fingerprint}
-    lines = [json.dumps(head)]
-    for row in sorted(rows, key=lambda row: row.key):
-        lines.append(json.dumps([*row.asset, *row[1:8]], allow_nan=False))
-    return "\n".join(lines) + "\n"
+    lines = [
+        json.dumps([*row.asset, *row[1:8]], allow_nan=False)
+        for row in sorted(rows, key=lambda row: row.key)
+    ]
+    return "\n".join((json.dumps(head), *lines)) + "\n"
 
 
 def _golden(path: Path) -> Expected:

@@ -94,18 +94,24 @@ def _table(
     known: dict[str, Kpi],
     title: str = "",
 ) -> Table:
+    kinds = frozenset(known[names[0]].kinds)
+    for name in names:
+        kinds &= set(known[name].kinds)
+
+    def value(asset: Asset, name: str) -> float | None:
+        if asset.name == ALL and not kinds <= set(known[name].pooled):
+            return None  # the group's value is of other kinds of machines
+        return _shown(of_asset[asset].get(name), known[name])
+
     heads = [f"{name} {_SHORT.get(known[name].unit, known[name].unit)}" for name in names]
     if len(names) > WIDEST:
         upright = [
-            (head, *(_shown(of_asset[asset].get(name), known[name]) for asset in assets))
+            (head, *(value(asset, name) for asset in assets))
             for head, name in zip(heads, names, strict=True)
         ]
         return Table(title, ("KPI", *map(asset_path, assets)), tuple(upright))
     columns = ["asset", *heads]
-    lines = [
-        (asset_path(asset), *(_shown(of_asset[asset].get(name), known[name]) for name in names))
-        for asset in assets
-    ]
+    lines = [(asset_path(asset), *(value(asset, name) for name in names)) for asset in assets]
     return Table(title, tuple(columns), tuple(lines))
 
 

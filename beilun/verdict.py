@@ -38,6 +38,8 @@ class Verdict:
     measured: float | None
     ok: bool
     detail: str = ""
+    skipped: bool = False
+    """The run was too short to judge it, and the scenario says so; that is no failure."""
 
     @property
     def text(self) -> str:
@@ -50,9 +52,14 @@ def asset_path(asset: Asset) -> str:
     return "/".join(level for level in asset if level != "-")
 
 
-def judge(expectations: Iterable[Expect], rows: Iterable[Row]) -> list[Verdict]:
+def judge(
+    expectations: Iterable[Expect], rows: Iterable[Row], *, ran_ns: int | None = None
+) -> list[Verdict]:
     """One verdict per expectation and asset it means; where several windows are meant, all must
-    hold, and the worst is told. No data fails."""
+    hold, and the worst is told. No data fails.
+
+    ``ran_ns`` is how long the run was; an expectation for a longer one is skipped.
+    """
     table: dict[tuple[str, int], dict[str, list[Row]]] = {}
     for row in rows:
         assets = table.setdefault((row.kpi, row.window_length_ns), {})
@@ -60,6 +67,10 @@ def judge(expectations: Iterable[Expect], rows: Iterable[Row]) -> list[Verdict]:
     longest = max((length for _, length in table), default=0)
     verdicts: list[Verdict] = []
     for expect in expectations:
+        if expect.after is not None and ran_ns is not None and ran_ns < expect.after:
+            told = f"for runs of {format_duration(expect.after)} or more"
+            verdicts.append(Verdict(expect, expect.asset or "*", None, True, told, skipped=True))
+            continue
         length = longest if expect.window == "run" else expect.window
         found = table.get((expect.kpi, length), {})
         meant = {path: rows for path, rows in sorted(found.items()) if expect.matches(path)}
@@ -107,10 +118,15 @@ def lines(verdicts: Sequence[Verdict]) -> list[str]:
     """`PASS  oee@line1/dcm01 >= 0.6   got 0.713`, one line each, aligned."""
     width = max((len(v.text) for v in verdicts), default=0)
     return [
-        f"{'PASS' if v.ok else 'FAIL'}  {v.text:{width}}   got {got(v)}"
+        f"{_word(v)}  {v.text:{width}}   "
+        + ("not judged" if v.skipped else f"got {got(v)}")
         + (f"  ({v.detail})" if v.detail else "")
         for v in verdicts
     ]
+
+
+def _word(verdict: Verdict) -> str:
+    return "SKIP" if verdict.skipped else "PASS" if verdict.ok else "FAIL"
 
 
 def got(verdict: Verdict) -> str:
@@ -132,6 +148,7 @@ def as_json(verdict: Verdict) -> dict[str, object]:
         "bound": list(expect.value),
         "measured": verdict.measured,
         "ok": verdict.ok,
+        "skipped": verdict.skipped,
         "detail": verdict.detail,
     }
 

@@ -86,6 +86,8 @@ class Expect(BaseModel):
     """Glob over names (`dcm*`) or, with slashes, over whole paths; default: every asset."""
     window: Literal["run"] | DurationNs = "run"
     """Length of the windows that must hold it; `run` is the longest in use."""
+    after: DurationNs | None = None
+    """Virtual time a run must have lasted for this to be judged; a shorter one skips it."""
     op: Op
     """How the measured value must stand to `value`."""
     value: Annotated[

@@ -61,6 +61,15 @@ class Broker(BaseModel):
     password_file: Path | None = None
     """File whose first line is the password."""
 
+    @property
+    def own_kind(self) -> Literal["auto", "mosquitto", "embedded"] | None:
+        """Which broker to start ourselves; ``None`` where an address is given."""
+        match self.url:
+            case "auto" | "mosquitto" | "embedded" as kind:
+                return kind
+            case _:
+                return None
+
     def secret(self) -> str | None:
         """The password, wherever it comes from."""
         if self.password is not None:

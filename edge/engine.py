@@ -13,8 +13,8 @@ panes in time order; windows that divide one another are built from each other.
 There is ONE watermark: the least of the connections' progress, or the host's ticks. Panes it has
 passed (plus the lateness) are folded and their windows closed, for every asset of the roster, so a
 silent machine has rows too. A record for a closed pane makes that pane *dirty*: it is folded again
-from the journal, what it hands on is followed as far as it changes anything, and the windows touched
-are emitted again. The last rows are therefore a function of the set of records alone.
+from the journal, what it hands on is followed as far as it changes anything, and the windows
+touched are emitted again. The last rows are therefore a function of the set of records alone.
 """
 
 import math
@@ -61,6 +61,7 @@ class Track:
     """All the engine keeps of one asset of the roster."""
 
     asset: Asset
+    kind: str
     since_ns: int
     measures: tuple[Measure, ...]
     kpis: tuple[Kpi, ...]
@@ -123,6 +124,14 @@ class Engine:
     def ended(self) -> bool:
         """Whether every connection that reported progress has ended."""
         return self._all_known and all(c.ended for c in self._connections.values())
+
+    @property
+    def covered_ns(self) -> int:
+        """How much time was folded, from the first birth on."""
+        if self._frontier is None:
+            return 0
+        first_ns = min(birth.t_ns for birth in self._births.values())
+        return self._frontier * self._policy.pane_ns - first_ns
 
     @property
     def watermark_ns(self) -> int | None:
@@ -200,7 +209,7 @@ class Engine:
         kpis = tuple(k for k in self._kpis if k.applies(birth.kind, birth.channels))
         measures = tuple({m.name: m for kpi in kpis for m in kpi.measures}.values())
         zero = Block(tuple(m.zero() for m in measures))
-        track = Track(birth.asset, birth.t_ns, measures, kpis, zero)
+        track = Track(birth.asset, birth.kind, birth.t_ns, measures, kpis, zero)
         self._tracks[birth.asset] = track
         # A flow counter's first reading may stand at the birth and close the pane before it.
         since = (birth.t_ns - 1) // self._policy.pane_ns
@@ -452,9 +461,9 @@ class Engine:
         groups: dict[Asset, list[Track]] = {}
         for track in tracks:
             site, area, line, _ = track.asset
-            for group in (
-                Asset(site, area, line, ALL), Asset(site, area, ALL, ALL), Asset(site, ALL, ALL, ALL)
-            ):  # fmt: skip
+            levels = (site, area, line)
+            for depth in (3, 2, 1):
+                group = Asset._make((*levels[:depth], *[ALL] * (4 - depth)))
                 groups.setdefault(group, []).append(track)
         rows: list[Row] = []
         for group, members in groups.items():
@@ -462,7 +471,11 @@ class Engine:
             for kpi in self._kpis:
                 if not kpi.rolls_up:
                     continue
-                having = [i for i, t in enumerate(members) if kpi in t.kpis]
+                having = [
+                    i
+                    for i, t in enumerate(members)
+                    if kpi in t.kpis and (not kpi.pooled or t.kind in kpi.pooled)
+                ]
                 if not having:
                     continue
                 facts: dict[str, Fact] = {}

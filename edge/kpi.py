@@ -1,6 +1,6 @@
 """What a KPI is: metadata and a pure function of facts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -30,6 +30,14 @@ class Kpi:
     value: Callable[[Facts], float | None]
     rolls_up: bool = False
     """Whether it is also given for line, area and site."""
+    pool: tuple[str, ...] = ()
+    """Kinds that are added up in a roll-up; empty: all of ``kinds``. Factors of one product must
+    pool the same machines, or the product does not hold for the group."""
+
+    @property
+    def pooled(self) -> tuple[str, ...]:
+        """Kinds that are added up in a roll-up; empty: any."""
+        return self.pool or self.kinds
 
     def applies(self, kind: str, channels: Mapping[str, str]) -> bool:
         """Whether an asset of this kind, with these channels, has this KPI."""

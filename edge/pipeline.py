@@ -60,7 +60,7 @@ class Pipeline:
     def __init__(
         self, recording: Recording, decoder: Decoder, policy: Policy, run: str | None, write: Write
     ) -> None:
-        self._recording = recording
+        self.recording = recording
         self._decoder = decoder
         self._write = write
         self.engine = Engine(
@@ -74,8 +74,8 @@ class Pipeline:
 
     def resume(self, *, salvage: bool = False) -> None:
         """Feed what the journal holds; ``salvage`` stops at the damage instead of raising."""
-        self.unusable.update(self._recording.unusable())
-        for block in self._recording.blocks(salvage=salvage):
+        self.unusable.update(self.recording.unusable())
+        for block in self.recording.blocks(salvage=salvage):
             self._feed([r for e in block.envelopes for r in self._decoder.read(e)])
 
     def take(self, received: Iterable[Received]) -> None:
@@ -88,14 +88,14 @@ class Pipeline:
                 rejects.append(found)
             else:
                 records += found
-        self._recording.append(records, rejects)
+        self.recording.append(records, rejects)
         self.unusable.update(reject.reason for reject in rejects)
         self._feed(records)
 
     def tick(self, now_ns: int) -> None:
         """Journal the host's clock, the watermark of publishers that report no progress."""
         records = self._decoder.read(tick(now_ns))
-        self._recording.append(records)
+        self.recording.append(records)
         self._feed(records)
 
     def finish(self) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import msgspec
+
 from edge.pipeline import Pipeline
 from ingest import topics
 from ingest.broker import BrokerAddress
@@ -44,17 +46,22 @@ async def first_run(inbox: Subscriber) -> tuple[str | None, list[Received]]:
                 return run_of(message.payload), held
 
 
+class _Stamped(msgspec.Struct):
+    run: str
+
+
+class _Named(msgspec.Struct):
+    run: str | None = None
+    x_beilun: _Stamped | None = None
+
+
 def run_of(payload: bytes) -> str | None:
     """The run a payload names, in its stamps or as a progress; ``None`` for none."""
     try:
-        said = json.loads(payload)
-    except ValueError:
+        said = msgspec.json.decode(payload, type=_Named)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
-    if not isinstance(said, dict):
-        return None
-    stamps = said.get("x_beilun", said)
-    run = stamps.get("run") if isinstance(stamps, dict) else None
-    return run if isinstance(run, str) else None
+    return said.run if said.x_beilun is None else said.x_beilun.run
 
 
 async def serve(
@@ -71,9 +78,9 @@ async def serve(
     """Fold what the broker delivers until ``stop``, or with ``once`` until every connection ended.
 
     ``start`` makes the pipeline as soon as the run is known; without ``run`` it is the first one
-    heard, or none at all where publishers are ``foreign``. Messages are acknowledged after they are journalled, and confirmed to simulated
-    publishers, by connection, about every 100 ms. Leaving drains: what was received is folded and
-    confirmed.
+    heard, or none at all where publishers are ``foreign``. Messages are acknowledged once they are
+    journalled, and confirmed to simulated publishers, by connection, about every 100 ms. Leaving
+    drains: what was received is folded and confirmed.
     """
     session = secrets.token_hex(4)
     async with subscribed(address, subscriptions, client_id=f"beilun-edge-{session}") as inbox:

@@ -16,13 +16,14 @@ PER_DECADE = 232
 def bin_of(delay_ns: NDArray[np.int64]) -> NDArray[np.int64]:
     """Bin numbers of delays in ns; what is not positive falls in bin 0."""
     steps = np.ceil(PER_DECADE * np.log10(np.maximum(delay_ns, 1) / LOW_NS))
-    return np.maximum(steps, 0).astype(np.int64)
+    bins: NDArray[np.int64] = np.maximum(steps, 0).astype(np.int64)
+    return bins
 
 
 def delay_of(number: int) -> float:
     """The delay in ns that stands for a bin."""
     if number <= 0:
         return float(LOW_NS)
-    low = LOW_NS * 10.0 ** ((number - 1) / PER_DECADE)
-    high = LOW_NS * 10.0 ** (number / PER_DECADE)
+    low: float = LOW_NS * 10.0 ** ((number - 1) / PER_DECADE)
+    high: float = LOW_NS * 10.0 ** (number / PER_DECADE)
     return 2.0 * low * high / (low + high)

@@ -150,3 +150,16 @@ class Record:
     message: Message
     content: int = field(default=0)
     """64 bits of the payload's hash: the tie-break where two messages claim one identity."""
+
+
+class TruthRow(NamedTuple):
+    """What a KPI really was, as the simulator knows; ``asset`` is ``site/area/line/name``.
+
+    ``value`` is ``None`` where the KPI is not defined, as over no planned time.
+    """
+
+    asset: str
+    kpi: str
+    window_start_ns: int
+    window_length_ns: int
+    value: float | None

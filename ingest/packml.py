@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class PackML(IntEnum):
-    """State numbers as OPC 30060 enumerates them; HELD is internal, SUSPENDED blocked or starved."""
+    """State numbers of OPC 30060. HELD is for causes inside, SUSPENDED for blocked or starved."""
 
     CLEARING = 1
     STOPPED = 2

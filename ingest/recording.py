@@ -17,7 +17,7 @@ import msgspec
 
 from config.errors import RecordingError
 from config.units import format_time
-from ingest.messages import Batch, Envelope, Record, Reject
+from ingest.messages import Batch, Envelope, Record, Reject, TruthRow
 
 FORMAT = "1"
 KEPT_REJECTS = 1_000
@@ -37,8 +37,8 @@ CREATE TABLE IF NOT EXISTS ledger (
     side TEXT NOT NULL, entry TEXT NOT NULL, messages INTEGER NOT NULL, PRIMARY KEY (side, entry)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS truth (
-    asset TEXT NOT NULL, kpi TEXT NOT NULL, window_length_ns INTEGER NOT NULL,
-    window_start_ns INTEGER NOT NULL, value REAL,
+    asset TEXT NOT NULL, kpi TEXT NOT NULL, window_start_ns INTEGER NOT NULL,
+    window_length_ns INTEGER NOT NULL, value REAL,
     PRIMARY KEY (asset, kpi, window_length_ns, window_start_ns)
 ) WITHOUT ROWID;
 """
@@ -49,16 +49,6 @@ class Block(NamedTuple):
 
     id: int
     envelopes: list[Envelope]
-
-
-class TruthRow(NamedTuple):
-    """What a KPI really was; ``asset`` is site/area/line/name."""
-
-    asset: str
-    kpi: str
-    window_length_ns: int
-    window_start_ns: int
-    value: float | None
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -138,6 +128,12 @@ class Recording:
             with contextlib.suppress(sqlite3.OperationalError):
                 self.db.execute("PRAGMA journal_mode=DELETE")
         self.db.close()
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file once everything written is in it."""
+        pages = self.db.execute("PRAGMA page_count").fetchone()[0]
+        return int(pages) * int(self.db.execute("PRAGMA page_size").fetchone()[0])
 
     # header -----------------------------------------------------------------------------------
 

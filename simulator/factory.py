@@ -26,10 +26,11 @@ import numpy as np
 from config.errors import ConfigError
 from config.units import NS_PER_S
 from ingest import topics
+from ingest.messages import TruthRow
 from simulator.device import PANE_NS
 from simulator.plant import Plant
 from simulator.plant.floor import Floor
-from simulator.truth import WINDOWS_NS, TruthRow, truth_rows
+from simulator.truth import WINDOWS_NS, truth_rows
 from simulator.wire import STAMP_BYTES, Unstamped, Wire, birth, progress, stamped
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ async def publish(
     """Publish a whole run and wait until the edge has confirmed it.
 
     ``speed`` is virtual seconds per second, ``None`` as fast as possible; ``stop`` ends the run at
-    the virtual time it has reached, in good order; ``watch`` is told that time. Nothing here depends
+    the virtual time it has reached, in good order; ``watch`` is told that time. Nothing depends
     on pace: the same messages go out, with the same stamps.
     """
     async with publishing(address, factory.site, factory.connections, factory.run) as publisher:
@@ -32,7 +32,8 @@ async def publish(
             for item in chunk.in_order():
                 await pace.until(item.arrival_ns)
                 if isinstance(item, ProgressAt):
-                    await publisher.say(item.conn, item.topic, item.payload)
+                    # Retained, an end outlives a broker that dies after we have left.
+                    await publisher.say(item.conn, item.topic, item.payload, retain=item.end)
                 else:
                     await _send(publisher, item)
             watch(chunk.end_ns)

@@ -8,12 +8,11 @@ belong to ``[start, end)``; energy and length count what flowed in ``(start, end
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
 
 import numpy as np
 
 from config.units import NS_PER_DAY, NS_PER_S
-from ingest.messages import Times
+from ingest.messages import Times, TruthRow
 from ingest.packml import PackML
 from simulator.device import Ints, Meter, Steps, Unit
 from simulator.devices.agv import Agv
@@ -27,16 +26,6 @@ WINDOWS_NS = (60 * NS_PER_S, 3_600 * NS_PER_S, 8 * 3_600 * NS_PER_S)
 _HOUR_NS = 3_600 * NS_PER_S
 _KWH = 100_000
 """Cells of the energy grid in one kWh."""
-
-
-class TruthRow(NamedTuple):
-    """One true value; ``None`` where the KPI is not defined, as over no planned time."""
-
-    asset: str
-    kpi: str
-    window_start_ns: int
-    window_length_ns: int
-    value: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from edge import kpis
 from edge.columns import Columns
 from edge.kpi import Kpi
 from edge.measures import Measure, add_facts
-from hypothesis import given
-from hypothesis import strategies as st
 from ingest.messages import Asset, Batch, Identity, Meta
 
 ASSET = Asset("s", "a", "l", "m")

@@ -5,14 +5,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from beilun.commands.replay import replay
 from beilun.composing import edge_header, policy_of, scenario_header
 from config.scenario import Scenario, find_scenario
 from edge.pipeline import Pipeline
 from edge.rows import Row, digest
 from edge.store import RowStore
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from ingest.decode import Decoder
 from ingest.recording import Recording
 from ingest.subscribe import Received
@@ -124,9 +125,9 @@ def test_replay_gives_the_rows_of_the_live_run(
 ) -> None:
     live, _ = rows_of(tmp_path / "b.beilun", published, 64)
     with Recording.open(tmp_path / "b.beilun") as recording:
-        rows, account = replay(recording)
+        rows, pipe = replay(recording)
     assert digest(rows) == digest(live) == digest(straight)
-    assert account.closes
+    assert pipe.account().closes
 
 
 @pytest.mark.parametrize("at", [1, 300, 700])

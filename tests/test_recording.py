@@ -5,11 +5,11 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+
 from config.errors import RecordingError
 from ingest.decode import Decoder
-from ingest.messages import Record
+from ingest.messages import Record, Reject
 from ingest.recording import KEPT_REJECTS, Recording
-from ingest.messages import Reject
 
 DAY_NS = 1_767_571_200 * 10**9
 

@@ -7,10 +7,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
 from ingest.broker import Broker, free_port
 
 BEILUN = (sys.executable, "-m", "beilun")

@@ -45,7 +45,7 @@ def command(
     from ingest.recording import Recording
 
     effective = layers.load(flags={"broker.url": broker})
-    if not effective.broker.url.startswith("mqtt://"):
+    if effective.broker.own_kind is not None:
         raise UsageError(
             "name the broker to listen to",
             hint="--broker mqtt://127.0.0.1:1883; `beilun run` brings its own",

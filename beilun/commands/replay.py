@@ -8,7 +8,7 @@ import typer
 from beilun import compare, console, report, verdict
 from beilun.composing import recorded_policy, recorded_scenario, versions
 from config.errors import Exit, RecordingError
-from edge.pipeline import Account, Pipeline
+from edge.pipeline import Pipeline
 from edge.rows import Row, digest
 from ingest.codecs import Codec
 from ingest.decode import Decoder
@@ -31,7 +31,7 @@ def command(
     """Recompute every KPI row from the journal alone, without a broker; same file, same bits."""
     against = compare.expected_rows(expect) if expect is not None else None
     with Recording.open(file, salvage=salvage) as recording:
-        rows, account = replay(recording, salvage=salvage)
+        rows, pipeline = replay(recording, salvage=salvage)
         expected, tolerances = recorded_scenario(recording)
         name = recording.meta("name") or file.stem
         kept = None if salvage else recording.meta("digest")
@@ -42,12 +42,12 @@ def command(
         console.ndjson(report.as_json(row) for row in rows)
     else:
         report.show_tables(report.run_rows(rows))
-        console.out("Ledger", *report.ledger_lines(account), "")
+        console.out("Ledger", *report.ledger_lines(pipeline.account()), "")
     if kept is not None and against is None:
         same = "the same as" if kept == fingerprint else "NOT the same as"
         console.note(f"{same} when it was recorded ({kept[:12]})")
     if against is None:
-        verdicts = verdict.judge(expected, rows)
+        verdicts = verdict.judge(expected, rows, ran_ns=pipeline.engine.covered_ns)
         if verdicts and not as_json:
             console.out("Expectations", *verdict.lines(verdicts), "")
         if junit is not None:
@@ -75,8 +75,8 @@ def _tell(expect: Path | None, moved: list[compare.Moved], how: str, count: int)
         console.out(f"PASS  all {count:,} rows as in {expect} ({how}, tolerances aside)")
 
 
-def replay(recording: Recording, *, salvage: bool = False) -> tuple[list[Row], Account]:
-    """The last revision of every row a recording's journal gives, and its ledger."""
+def replay(recording: Recording, *, salvage: bool = False) -> tuple[list[Row], Pipeline]:
+    """The last revision of every row a recording's journal gives, and the pipeline they left."""
     rows: dict[tuple[Asset, str, int, int], Row] = {}
 
     def keep(found: list[Row]) -> None:
@@ -90,7 +90,7 @@ def replay(recording: Recording, *, salvage: bool = False) -> tuple[list[Row], A
     pipeline.finish()
     if not rows:
         raise RecordingError("holds nothing that makes a KPI", at=str(recording.path))
-    return list(rows.values()), pipeline.account()
+    return list(rows.values()), pipeline
 
 
 def _codecs(recording: Recording) -> list[Codec]:

@@ -5,7 +5,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -85,7 +85,7 @@ def command(
         recording.set_entries("edge", account.ledger.entries())
         recording.set_meta({"digest": fingerprint, "finished": "true"})
         last = report.run_rows(rows)
-        verdicts = verdict.judge(chosen.expect, rows)
+        verdicts = verdict.judge(chosen.expect, rows, ran_ns=pipeline.engine.covered_ns)
         if as_json:
             console.ndjson(report.as_json(row) for row in last)
         else:
@@ -109,7 +109,7 @@ def _tell(
     console.out("Ledger", *report.ledger_lines(pipeline.account()), "")
     if verdicts:
         console.out("Expectations", *verdict.lines(verdicts), "")
-    samples, size = pipeline.engine.samples, path.stat().st_size
+    samples, size = pipeline.engine.samples, pipeline.recording.size_bytes
     console.out(
         f"{pipeline.messages:,} messages with {samples:,} samples",
         f"wrote {path} ({size:,} bytes); replay it with `beilun replay {path}`",
@@ -118,7 +118,7 @@ def _tell(
 
 
 @contextlib.contextmanager
-def _recording(path: Path) -> Iterator[Recording]:
+def _recording(path: Path) -> Generator[Recording, None, None]:
     """A recording that is not left behind where nobody was there to send anything."""
     with Recording.create(path) as recording:
         try:
@@ -130,10 +130,10 @@ def _recording(path: Path) -> Iterator[Recording]:
 
 
 @contextlib.contextmanager
-def _broker(effective: Settings) -> Iterator[BrokerAddress]:
+def _broker(effective: Settings) -> Generator[BrokerAddress, None, None]:
     """The broker of the settings, or one of our own for as long as the run lasts."""
-    kind = effective.broker.url
-    if kind not in ("auto", "embedded", "mosquitto"):
+    kind = effective.broker.own_kind
+    if kind is None:
         yield address_of(effective.broker)
         return
     with (

@@ -32,7 +32,7 @@ def command(
     chosen = scenario_of(scenario, seed=seed, length=length, network=network)
     flags = {"broker.url": broker, "run.speed": speed}
     effective = layers.load(chosen, flags=flags)
-    if not effective.broker.url.startswith("mqtt://"):
+    if effective.broker.own_kind is not None:
         raise UsageError(
             "name the broker to publish to",
             hint="--broker mqtt://127.0.0.1:1883; `beilun run` brings its own",
@@ -53,7 +53,7 @@ async def _simulate(
     scenario: Scenario, run: str, path: Path, address: object, speed: float | None
 ) -> Exit:
     from ingest.broker import BrokerAddress
-    from ingest.recording import Recording, TruthRow
+    from ingest.recording import Recording
     from simulator.factory import Factory
     from simulator.link.link import Link
     from simulator.link.profile import load_profile
@@ -87,10 +87,7 @@ async def _simulate(
         lost.update(account.lost)
     with Recording.create(path) as recording:
         recording.set_meta(scenario_header(scenario, run))
-        recording.write_truth(
-            TruthRow(row.asset, row.kpi, row.window_length_ns, row.window_start_ns, row.value)
-            for row in factory.truth()
-        )
+        recording.write_truth(factory.truth())
         recording.set_entries(
             "simulator",
             {

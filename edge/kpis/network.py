@@ -31,7 +31,7 @@ def _delay(name: str, share: float, words: str) -> Kpi:
     return Kpi(
         name=name, unit="ms", better="down", kinds=(), needs=(),
         summary=f"One-way delay {words}, per message, bins of 0.5 % relative error.",
-        formula=f"quantile {share} of arrival - sending", clause="3GPP TS 22.261 end-to-end latency",
+        formula=f"quantile {share} of arrival - sending", clause="3GPP TS 22.261 latency",
         measures=(_DELAYS,), value=_quantile_ms(share), rolls_up=True,
     )  # fmt: skip
 

@@ -83,7 +83,8 @@ def output(facts: Facts) -> float | None:
     return float(made - (number(facts, "scrap") or 0))
 
 
-_MACHINES = ("casting_cell", "robot_arm")
+_CELL = ("casting_cell",)
+_MACHINES = (*_CELL, "robot_arm")
 _CHANNELS = ("state", "produced")
 
 KPIS = (
@@ -91,29 +92,29 @@ KPIS = (
         name="availability", unit="1", better="up", kinds=_MACHINES, needs=_CHANNELS,
         summary="Share of planned busy time spent producing.",
         formula="APT / PBT", clause="ISO 22400-2 availability",
-        measures=(UNIT,), value=availability, rolls_up=True,
+        measures=(UNIT,), value=availability, rolls_up=True, pool=_CELL,
     ),
     Kpi(
         name="effectiveness", unit="1", better="up", kinds=_MACHINES, needs=_CHANNELS,
         summary="Planned time for what was produced over the time it took; may exceed 1.",
         formula="PRI * PQ / APT", clause="ISO 22400-2 effectiveness",
-        measures=(UNIT,), value=effectiveness, rolls_up=True,
+        measures=(UNIT,), value=effectiveness, rolls_up=True, pool=_CELL,
     ),
     Kpi(
-        name="quality_ratio", unit="1", better="up", kinds=("casting_cell",),
+        name="quality_ratio", unit="1", better="up", kinds=_CELL,
         needs=(*_CHANNELS, "scrap"),
         summary="Share of produced pieces that are good.",
         formula="GQ / PQ", clause="ISO 22400-2 quality ratio",
         measures=(UNIT,), value=quality, rolls_up=True,
     ),
     Kpi(
-        name="oee", unit="1", better="up", kinds=("casting_cell",), needs=(*_CHANNELS, "scrap"),
+        name="oee", unit="1", better="up", kinds=_CELL, needs=(*_CHANNELS, "scrap"),
         summary="Share of planned busy time that became good pieces at the planned pace.",
         formula="availability * effectiveness * quality_ratio", clause="ISO 22400-2 OEE index",
         measures=(UNIT,), value=oee, rolls_up=True,
     ),
     Kpi(
-        name="output", unit="{piece}", better="up", kinds=("casting_cell",),
+        name="output", unit="{piece}", better="up", kinds=_CELL,
         needs=(*_CHANNELS, "scrap"),
         summary="Good pieces produced.",
         formula="GQ = PQ - SQ", clause="ISO 22400-2 good quantity",

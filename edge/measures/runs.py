@@ -7,6 +7,7 @@ It belongs to the window in which it begins, its length to the one in which it i
     head             tail
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -100,7 +101,7 @@ class CounterRuns:
             n, starts = a.n + b.n, [a.tail.first_ns, b.head.first_ns, b.second_ns]
         if a.n == 1 and starts[1] is not None:
             second_ns, starts = starts[1], starts[1:]
-        for before_ns, after_ns in zip(starts, starts[1:], strict=False):
+        for before_ns, after_ns in itertools.pairwise(starts):
             if before_ns is not None and after_ns is not None:
                 distances = _count(distances, _ms(after_ns - before_ns))
         return Runs(head, tail, n, a.carried, second_ns, values, lengths, distances)

@@ -16,6 +16,7 @@ The head of a pane, before a component was first heard of, stays a list of segme
 parts are filled in by the stretch before it: that makes ``merge`` associative.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
@@ -209,7 +210,7 @@ class Situations:
             if value == CARRIED and known is not None and component.hold_ns is not None:
                 cuts.add(min(max(known[1] + component.hold_ns, start_ns), end_ns))
         marks = sorted(cuts)
-        for start, end in zip(marks, marks[1:], strict=False):
+        for start, end in itertools.pairwise(marks):
             yield Segment(start, end, self._known_at(start, situation, last))
 
     def _fill_jump(self, jump: Jump, last: tuple[tuple[int, int] | None, ...]) -> Jump:

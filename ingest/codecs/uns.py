@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 
 from ingest import topics
-from ingest.codecs import Unusable
 from ingest.cells import LARGEST
+from ingest.codecs import Unusable
 from ingest.codecs.stamps import Stamps, check_times, meta_of
 from ingest.messages import Asset, Batch, Birth, Envelope, Message, Progress
 

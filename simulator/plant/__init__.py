@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from math import hypot
 from pathlib import Path
 from typing import Annotated, Any, Self, Union
@@ -230,9 +231,11 @@ def make_plant(data: Mapping[str, Any], at: str = "plant") -> Plant:
     return tomlfile.validate(data, _model(), at=at)
 
 
-def load_plant(name: str | Path) -> Plant:
+def load_plant(name: str | Path | Traversable) -> Plant:
     """A plant by the name of a shipped one, or from a file."""
-    if isinstance(name, Path) or name.endswith(".toml"):
+    if not isinstance(name, str):
+        return tomlfile.read(name, _model())
+    if name.endswith(".toml"):
         return tomlfile.read(Path(name), _model())
     shipped = files("config") / "plants"
     names = sorted(entry.name.removesuffix(".toml") for entry in shipped.iterdir())
