@@ -12,7 +12,8 @@ from edge import kpis
 from edge.engine import Engine
 from edge.gate import Ledger
 from edge.policy import Policy
-from edge.rows import Row
+from edge.rows import Row, digest
+from edge.store import RowStore
 from ingest.contiguous import Contiguous
 from ingest.decode import Decoder, tick
 from ingest.messages import Batch, Birth, Notice, Progress, Record, Reject
@@ -52,6 +53,18 @@ class Account(NamedTuple):
         ledger = self.ledger
         arrived = ledger.received - ledger.duplicate - ledger.rejected["other_run"]
         return self.made is None or self.made == self.lost.total() + self.shed + arrived
+
+
+class Ending(NamedTuple):
+    """The last revision of every row of a run, and where its messages went."""
+
+    rows: list[Row]
+    account: Account
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of the rows."""
+        return digest(self.rows)
 
 
 class Pipeline:
@@ -101,6 +114,14 @@ class Pipeline:
     def finish(self) -> None:
         """Close every window there is."""
         self._write(self.engine.finish())
+
+    def conclude(self, rows: RowStore) -> "Ending":
+        """Finish, and write down in the recording how it ended."""
+        self.finish()
+        ending = Ending(list(rows.rows()), self.account())
+        self.recording.set_entries("edge", ending.account.ledger.entries())
+        self.recording.set_meta({"digest": ending.digest, "finished": "true"})
+        return ending
 
     @property
     def complete(self) -> bool:

@@ -154,6 +154,10 @@ class Recording:
             list(entries.items()),
         )
 
+    def drop_meta(self, *keys: str) -> None:
+        """Take entries out of the header: what they said is no longer so."""
+        self.db.executemany("DELETE FROM meta WHERE key = ?", [(key,) for key in keys])
+
     # journal ----------------------------------------------------------------------------------
 
     def append(self, records: Sequence[Record], rejects: Sequence[Reject] = ()) -> None:

@@ -343,6 +343,15 @@ class Unit:
         self.state.set(self.env.now, state)
         self.energy.set(self.env.now, self.watts(state))
 
+    def stand_by(self, reset_s: float) -> Process:
+        """Wait without an order, IDLE in planned time, for as long as the plant runs."""
+        self.register(None)
+        while True:
+            yield from self.rest()
+            yield from self.pace(PackML.RESETTING, reset_s)
+            self.enter(PackML.IDLE)
+            yield self.env.timeout(self.planned_left_ns())
+
     def pace(self, state: PackML, seconds: float) -> Process:
         """Be in a state for some time."""
         self.enter(state)

@@ -36,7 +36,6 @@ def command(
 
     from config.mapping import find_mapping
     from edge.pipeline import Pipeline
-    from edge.rows import digest
     from edge.serve import Serving, serve
     from edge.store import RowStore
     from ingest import topics
@@ -64,6 +63,7 @@ def command(
             if mapped is not None:
                 header["mapping"] = mapped.source
             recording.set_meta({"source": "live", **header})
+            recording.drop_meta("finished", "digest")
             pipeline = Pipeline(recording, decoder, policy_of(effective.edge), found, store.write)
             pipeline.resume()
             console.note(f"run {found or 'of foreign publishers'}, recording to {path}")
@@ -92,12 +92,9 @@ def command(
         if pipeline is None:
             console.note("nothing was heard")
             return Exit.OK
-        pipeline.finish()
-        rows = list(store.rows())
-        account = pipeline.account()
-        fingerprint = digest(rows)
-        recording.set_entries("edge", account.ledger.entries())
-        recording.set_meta({"digest": fingerprint, "finished": "true"})
-        report.show_tables(report.run_rows(rows))
-        console.out(*report.ledger_lines(account), f"digest {fingerprint}", f"wrote {path}")
-        return Exit.OK if account.closes else Exit.FAILED
+        ending = pipeline.conclude(store)
+        report.show_tables(report.run_rows(ending.rows))
+        console.out(
+            *report.ledger_lines(ending.account), f"digest {ending.digest}", f"wrote {path}"
+        )
+        return Exit.OK if ending.account.closes else Exit.FAILED

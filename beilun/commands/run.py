@@ -27,8 +27,8 @@ from config.errors import BeilunError, Exit, UnreachableError
 from config.scenario import Scenario
 from config.settings import Settings
 from config.units import NS_PER_S, format_duration
-from edge.pipeline import Pipeline
-from edge.rows import Row, digest
+from edge.pipeline import Ending, Pipeline
+from edge.rows import Row
 from edge.serve import Serving, serve
 from edge.store import RowStore
 from ingest import topics
@@ -78,23 +78,18 @@ def command(
             str(w) for flag, given in flags.items() if given is not None for w in (flag, given)
         ]
         stopped = asyncio.run(_live(chosen, told, run, address, effective, pipeline, recording))
-        pipeline.finish()
-        rows = list(store.rows())
-        account = pipeline.account()
-        fingerprint = digest(rows)
-        recording.set_entries("edge", account.ledger.entries())
-        recording.set_meta({"digest": fingerprint, "finished": "true"})
-        last = report.run_rows(rows)
-        verdicts = verdict.judge(chosen.expect, rows, ran_ns=pipeline.engine.covered_ns)
+        ending = pipeline.conclude(store)
+        verdicts = verdict.judge(chosen.expect, ending.rows, ran_ns=pipeline.engine.covered_ns)
+        last = report.run_rows(ending.rows)
         if as_json:
             console.ndjson(report.as_json(row) for row in last)
         else:
-            _tell(chosen, last, pipeline, verdicts, fingerprint, path)
+            _tell(chosen, last, pipeline, verdicts, ending, path)
         if junit is not None:
             verdict.write(junit, verdict.junit(chosen.name, verdicts))
         if stopped is not None:
             return stopped
-        return verdict.exit_code(verdicts) if account.closes else Exit.FAILED
+        return verdict.exit_code(verdicts) if ending.account.closes else Exit.FAILED
 
 
 def _tell(
@@ -102,18 +97,18 @@ def _tell(
     rows: list[Row],
     pipeline: Pipeline,
     verdicts: list[verdict.Verdict],
-    fingerprint: str,
+    ending: Ending,
     path: Path,
 ) -> None:
     report.show_tables(rows)
-    console.out("Ledger", *report.ledger_lines(pipeline.account()), "")
+    console.out("Ledger", *report.ledger_lines(ending.account), "")
     if verdicts:
         console.out("Expectations", *verdict.lines(verdicts), "")
     samples, size = pipeline.engine.samples, pipeline.recording.size_bytes
     console.out(
         f"{pipeline.messages:,} messages with {samples:,} samples",
         f"wrote {path} ({size:,} bytes); replay it with `beilun replay {path}`",
-        f"seed {scenario.seed}  digest {fingerprint}",
+        f"seed {scenario.seed}  digest {ending.digest}",
     )
 
 

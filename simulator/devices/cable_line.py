@@ -163,12 +163,7 @@ class CableLine(Unit):
             yield from self._draw(order)
             yield from self._ramp_down(S.COMPLETING)
             yield from self.pace(S.COMPLETE, 1.0)
-        self.register(None)
-        while True:
-            yield from self.rest()
-            yield from self.pace(S.RESETTING, self.spec.reset_s)
-            self.enter(S.IDLE)
-            yield self.env.timeout(self.planned_left_ns())
+        yield from self.stand_by(self.spec.reset_s)
 
     def _start_up(self, set_up_s: float) -> Process:
         yield from self.pace(S.RESETTING, set_up_s)

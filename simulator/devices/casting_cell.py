@@ -154,12 +154,7 @@ class CastingCell(Unit):
             self.output.close()
             yield from self.pace(S.COMPLETING, 2.0)
             yield from self.pace(S.COMPLETE, 1.0)
-        self.register(None)
-        while True:
-            yield from self.rest()
-            yield from self.pace(S.RESETTING, self.spec.reset_s)
-            self.enter(S.IDLE)
-            yield self.env.timeout(self.planned_left_ns())
+        yield from self.stand_by(self.spec.reset_s)
 
     def _start_up(self, set_up_s: float) -> Process:
         yield from self.pace(S.RESETTING, set_up_s)
