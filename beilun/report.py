@@ -1,5 +1,7 @@
 """The end of a run for people: KPI tables, ledger, verdicts, files, seed and digest."""
 
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -24,17 +26,32 @@ _SHORT = {"1": "%", "{piece}": "pcs", "kW.h/{piece}": "kWh/pc", "kW.h/m": "kWh/m
 """UCUM units as a column's head shows them."""
 
 
-WIDEST = 8
-"""A table of more KPIs stands upright, a line for each."""
-
-
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table: head, and lines of cells."""
+    """KPIs of a few assets: a line for each asset, or upright with a line for each KPI."""
 
     title: str
-    columns: tuple[str, ...]
-    lines: tuple[tuple[object, ...], ...]
+    assets: tuple[str, ...]
+    kpis: tuple[str, ...]
+    values: tuple[tuple[float | None, ...], ...]
+    """Per asset, per KPI."""
+
+    def show(self, width: int) -> None:
+        """Print it; upright where it would not fit, or has many more KPIs than assets."""
+        lines = [(a, *line) for a, line in zip(self.assets, self.values, strict=True)]
+        columns = ("", *self.kpis)
+        if len(self.kpis) > 3 * len(self.assets) or _width(columns, lines) > width:
+            turned = zip(*self.values, strict=True)
+            columns = ("", *self.assets)
+            lines = [(k, *line) for k, line in zip(self.kpis, turned, strict=True)]
+        console.table(columns, lines, self.title)
+        if not console.is_terminal(sys.stdout):
+            console.out("")
+
+
+def _width(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> int:
+    rule = 3  # what a ruled table adds between two columns
+    return max(map(len, console.aligned(columns, lines))) + rule * len(columns)
 
 
 def run_rows(rows: Iterable[Row]) -> list[Row]:
@@ -69,7 +86,7 @@ def kpi_tables(rows: Sequence[Row]) -> list[Table]:
         if asset.name == ALL and any(values.get(name) is not None for name in network)
     )
     if places:
-        tables.append(_table(network, places, of_asset, known, "one-way delay per message"))
+        tables.append(_table(network, places, of_asset, known))
     return tables
 
 
@@ -92,7 +109,6 @@ def _table(
     assets: Sequence[Asset],
     of_asset: dict[Asset, dict[str, float | None]],
     known: dict[str, Kpi],
-    title: str = "",
 ) -> Table:
     kinds = frozenset(known[names[0]].kinds)
     for name in names:
@@ -103,20 +119,24 @@ def _table(
             return None  # the group's value is of other kinds of machines
         return _shown(of_asset[asset].get(name), known[name])
 
-    heads = [f"{name} {_SHORT.get(known[name].unit, known[name].unit)}" for name in names]
-    if len(names) > WIDEST:
-        upright = [
-            (head, *(value(asset, name) for asset in assets))
-            for head, name in zip(heads, names, strict=True)
-        ]
-        return Table(title, ("KPI", *map(asset_path, assets)), tuple(upright))
-    columns = ["asset", *heads]
-    lines = [(asset_path(asset), *(value(asset, name) for name in names)) for asset in assets]
-    return Table(title, tuple(columns), tuple(lines))
+    heads = tuple(f"{name} {_SHORT.get(known[name].unit, known[name].unit)}" for name in names)
+    lines = tuple(tuple(value(asset, name) for name in names) for asset in assets)
+    if any(asset.name != ALL for asset in assets):
+        parents = {asset[:3] for asset in assets if asset.name != ALL}
+        if len(parents) == 1:
+            title = "/".join(parents.pop())
+            own = tuple("all" if asset.name == ALL else asset.name for asset in assets)
+            return Table(title, own, heads, lines)
+        return Table("", tuple(map(asset_path, assets)), heads, lines)
+    return Table("one-way delay per message", tuple(map(asset_path, assets)), heads, lines)
 
 
 def _shown(value: float | None, kpi: Kpi) -> float | None:
-    return value * 100 if value is not None and kpi.unit == "1" else value
+    if value is None:
+        return None
+    if kpi.unit.startswith("{") and value.is_integer():
+        return int(value)  # a count
+    return value * 100 if kpi.unit == "1" else value
 
 
 def _of_network(kpi: Kpi) -> bool:
@@ -159,11 +179,11 @@ def _causes(counts: dict[str, int]) -> str:
 
 
 def show_tables(rows: Sequence[Row]) -> None:
-    """Print the KPI tables."""
+    """Print the KPI tables, as wide as the terminal; a pipe is as wide as it takes."""
+    terminal = console.is_terminal(sys.stdout)
+    width = shutil.get_terminal_size().columns if terminal else sys.maxsize
     for table in kpi_tables(rows):
-        console.table(table.columns, table.lines, table.title)
-        if not console.is_terminal(__import__("sys").stdout):
-            console.out("")
+        table.show(width)
 
 
 def as_json(row: Row) -> dict[str, object]:

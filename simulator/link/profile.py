@@ -2,8 +2,8 @@
 
 A profile holds mechanisms and their constants, never a table of measured delays. What concerns
 the whole network (``core``, ``transport``, ``drop_ratio``) stands at the top, what concerns the air
-under ``radio``. What is not modelled yet (cells, slices, mobility, faults) has no table and is
-refused like any unknown key.
+under ``radio``: there also the slices, and how a moving device is heard and handed over. Where the
+cells stand is a layout's (``simulator.link.layout``), what goes wrong a fault's.
 """
 
 import difflib
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from config.errors import ConfigError
 from config.units import NS_PER_MS, Milliseconds, Ratio, Seconds
+from simulator.link.slices import FIVE_QI
 
 
 def _unit(unit: str) -> dict[str, Any]:
@@ -23,6 +24,8 @@ def _unit(unit: str) -> dict[str, Any]:
 
 
 Decibels = Annotated[float, Field(ge=0, json_schema_extra=_unit("dB"))]
+DecibelMilliwatts = Annotated[float, Field(ge=-200, le=80, json_schema_extra=_unit("dBm"))]
+Gigahertz = Annotated[float, Field(gt=0, le=100, json_schema_extra=_unit("GHz"))]
 MegabitsPerSecond = Annotated[float, Field(gt=0, le=1e6, json_schema_extra=_unit("Mbit/s"))]
 Microseconds = Annotated[float, Field(gt=0, json_schema_extra=_unit("us"))]
 PartsPerMillion = Annotated[float, Field(ge=-100, le=100, json_schema_extra=_unit("ppm"))]
@@ -114,8 +117,99 @@ class Shadowing(Spec):
     """Fade beyond the margin at which nothing is heard any more."""
 
 
+class Flows(Spec):
+    """Background video of one slice in every cell: declared, so no device's dice depend on it."""
+
+    flows: Annotated[int, Field(ge=0, le=100_000)] = 0
+    flow_mbps: MegabitsPerSecond = 4.0
+    frame_hz: Annotated[float, Field(gt=0, le=1_000, json_schema_extra=_unit("Hz"))] = 25.0
+
+
+class StandingGrant(Spec):
+    """A configured grant: occasions that are the device's own, without a request."""
+
+    period_ms: PositiveMs
+    """Distance of two occasions: a multiple of the slot pattern."""
+    grant_bytes: Annotated[int, Field(ge=1, le=100_000)]
+    """A larger message asks for the rest in its first occasion, and waits for that grant."""
+
+
+class Slice(Spec):
+    """A share of every cell under one S-NSSAI and 5QI."""
+
+    sst: Annotated[int, Field(ge=1, le=255)]
+    """Slice type: 1 eMBB, 2 URLLC, 3 massive IoT, 4 V2X."""
+    sd: Annotated[str, Field(pattern=r"^([0-9A-F]{6})?$")] = ""
+    """Slice differentiator, six hexadecimal digits."""
+    five_qi: int
+    """Row of TS 23.501 table 5.7.4-1 (``simulator.link.slices``): priority and delay budget."""
+    weight: Annotated[float, Field(gt=0, le=1_000)] = 1.0
+    """Share under weighted sharing."""
+    grant: StandingGrant | None = None
+    up: Flows = Flows()
+    down: Flows = Flows()
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.five_qi not in FIVE_QI:
+            raise ValueError(f"five_qi {self.five_qi} is none of {sorted(FIVE_QI)}")
+        return self
+
+
+class Sharing(Spec):
+    """How the scheduler divides a cell among slices; within one, backlogged flows take turns."""
+
+    rule: Literal["priority", "weighted", "none"] = "priority"
+    """``none``: slices are names only, everything takes turns with everything."""
+    users_per_slot: Annotated[int, Field(ge=1, le=64)] = 4
+    """Devices that one slot can serve, so a turn is this part of a slot."""
+
+
+class Gap(Spec):
+    """A lognormal pause."""
+
+    median_ms: PositiveMs
+    p99_ms: PositiveMs
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.p99_ms < self.median_ms:
+            raise ValueError("p99_ms is below median_ms")
+        return self
+
+
+class Mobility(Spec):
+    """When a device that has a position changes its cell, and what that costs."""
+
+    hysteresis_db: Decibels = 3.0
+    """Another cell must be this much stronger (event A3) ..."""
+    trigger_ms: PositiveMs = 240.0
+    """... for this long."""
+    gap: Gap = Gap(median_ms=35.0, p99_ms=120.0)
+    failure_ratio: SmallRatio = 0.008
+    """Handovers that fail and end in a re-establishment."""
+    reestablish: Hop = Hop(fixed_ms=300.0, spread_ms=1_200.0)
+
+
+class Propagation(Spec):
+    """What a device that has a position receives: path loss, shadowing, noise."""
+
+    carrier_ghz: Gigahertz = 3.7
+    power_dbm: DecibelMilliwatts = 24.0
+    noise_dbm: DecibelMilliwatts = -85.0
+    """Thermal noise in the carrier and the receiver's own."""
+    floor_db: Annotated[float, Field(ge=-30, le=30, json_schema_extra=_unit("dB"))] = -4.0
+    """SINR below which the most robust coding begins to fail."""
+    sight_sd_db: Decibels = 4.0
+    """Shadowing in line of sight."""
+    blocked_sd_db: Decibels = 5.7
+    decorrelation_m: Annotated[float, Field(gt=0, json_schema_extra=_unit("m"))] = 7.0
+    activity_ratio: Ratio = 0.02
+    """What an idle cell still sends, and neighbours hear."""
+
+
 class Cellular(Spec):
-    """A scheduled radio: 4G or 5G, one device in an idle cell."""
+    """A scheduled radio: 4G or 5G."""
 
     kind: Literal["cellular"]
     slot_ms: PositiveMs
@@ -129,14 +223,28 @@ class Cellular(Spec):
     down: Carrier
     rlc: Rlc
     shadowing: Shadowing
+    """Of a device whose position is not known."""
+    propagation: Propagation = Propagation()
+    mobility: Mobility = Mobility()
+    sharing: Sharing = Sharing()
+    default_slice: str = ""
+    """Slice of a bearer that names none."""
+    slices: dict[str, Slice] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if bool(self.slices) != (self.default_slice in self.slices):
+            raise ValueError("default_slice is none of the slices")
         if self.pattern != "F" and not {"D", "U"} <= set(self.pattern):
             raise ValueError("pattern needs at least one D and one U")
         turn_ns = len(self.pattern) * round(self.slot_ms * NS_PER_MS)
         if round(self.grant.sr_period_ms * NS_PER_MS) % turn_ns:
             raise ValueError(f"grant.sr_period_ms is no multiple of {turn_ns / NS_PER_MS:g} ms")
+        for name, each in self.slices.items():
+            if each.grant and round(each.grant.period_ms * NS_PER_MS) % turn_ns:
+                raise ValueError(
+                    f"slices.{name}.grant.period_ms is no multiple of {turn_ns / NS_PER_MS:g} ms"
+                )
         return self
 
 
@@ -161,6 +269,16 @@ class Wifi(Spec):
     """Countdown slots in which another station takes the medium."""
     busy_ms: PositiveMs
     """Mean time it then keeps it."""
+    propagation: Propagation = Propagation(
+        carrier_ghz=5.5, power_dbm=20.0, noise_dbm=-92.0, floor_db=3.0
+    )
+    mobility: Mobility = Mobility(
+        hysteresis_db=8.0,
+        trigger_ms=160.0,
+        gap=Gap(median_ms=30.0, p99_ms=60.0),
+        failure_ratio=0.01,
+    )
+    """Roaming between access points: here tuned (802.11k/v/r)."""
 
 
 class Wired(Spec):
