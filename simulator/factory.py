@@ -286,6 +286,13 @@ class Factory:
         )
         return Made(connection.name, message.topic, payload, arrival_ns, cseq, message.retain)
 
+    def progress_at(self, last: ProgressAt, arrival_ns: int, next_cseq: int) -> bytes:
+        """A progress message between two of a chunk: later arrival, counts of the last one."""
+        return progress(
+            self.run, len(self.connections), arrival_ns, next_cseq, last.made, last.lost,
+            last.shed, False,
+        )  # fmt: skip
+
     def _progress(
         self, connection: _Connection, arrival_ns: int, sent_ns: int, *, end: bool
     ) -> ProgressAt:
