@@ -9,6 +9,7 @@ from beilun import console
 from beilun.verdict import asset_path
 from config.units import NS_PER_S, format_time
 from edge import kpis
+from edge.hops import Hops
 from edge.kpi import Kpi
 from edge.pipeline import Account
 from edge.rows import ALL, Row
@@ -172,6 +173,13 @@ def ledger_lines(account: Account) -> list[str]:
         lines.append(f"unusable {unusable:,} ({_causes(account.unusable)}), kept for inspection")
     lines.append("the sums close" if account.closes else "THE SUMS DO NOT CLOSE")
     return lines
+
+
+def path_lines(hops: Hops) -> list[str]:
+    """The real path, hop by hop, in one table of text."""
+    told = hops.summary()
+    columns = ("hop", "n", "p50 ms", "p99 ms", "max ms")
+    return console.aligned(columns, [(hop, *told[hop].values()) for hop in told])
 
 
 def _causes(counts: dict[str, int]) -> str:

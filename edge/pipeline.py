@@ -4,6 +4,7 @@ Live processing *is* replay: what is computed is what the journal holds, in bloc
 committed. ``resume`` reads a journal from its start, be it after ``kill -9`` or to replay it.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from edge import kpis
 from edge.engine import Engine
 from edge.gate import Ledger
+from edge.hops import Hops
 from edge.policy import Policy
 from edge.rows import Row, digest
 from edge.store import RowStore
@@ -79,6 +81,7 @@ class Pipeline:
         self.engine = Engine(
             policy, tuple(kpis.load().values()), Journal(recording, decoder), run=run
         )
+        self.hops = Hops()
         self.seen = Contiguous()
         self.unusable: Counter[str] = Counter()
         self.messages = 0
@@ -95,13 +98,15 @@ class Pipeline:
         """Journal and fold messages; when this returns they are safe and may be acknowledged."""
         records: list[Record] = []
         rejects: list[Reject] = []
-        for message in received:
-            found = self._decoder.receive(message.topic, message.payload, message.received_ns)
-            if isinstance(found, Reject):
-                rejects.append(found)
-            else:
-                records += found
-        self.recording.append(records, rejects)
+        with self.hops.timed("decode"):
+            for message in received:
+                found = self._decoder.receive(message.topic, message.payload, message.received_ns)
+                if isinstance(found, Reject):
+                    rejects.append(found)
+                else:
+                    records += found
+        with self.hops.timed("commit"):
+            self.recording.append(records, rejects)
         self.unusable.update(reject.reason for reject in rejects)
         self._feed(records)
 
@@ -120,7 +125,8 @@ class Pipeline:
         self.finish()
         ending = Ending(list(rows.rows()), self.account())
         self.recording.set_entries("edge", ending.account.ledger.entries())
-        self.recording.set_meta({"digest": ending.digest, "finished": "true"})
+        hops = json.dumps(self.hops.summary())
+        self.recording.set_meta({"digest": ending.digest, "hops": hops, "finished": "true"})
         return ending
 
     @property
@@ -150,7 +156,9 @@ class Pipeline:
                 self.messages += message.meta.resolution != "derived"
                 if message.meta.conn and message.meta.run == self._run:
                     self.seen.add(message.meta.conn, message.meta.cseq)
-        self.engine.feed(records)
-        rows = self.engine.advance()
+        with self.hops.timed("fold"):
+            self.engine.feed(records)
+            rows = self.engine.advance()
         if rows:
-            self._write(rows)
+            with self.hops.timed("rows"):
+                self._write(rows)

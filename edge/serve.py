@@ -83,7 +83,8 @@ async def serve(
     drains: what was received is folded and confirmed.
     """
     session = secrets.token_hex(4)
-    async with subscribed(address, subscriptions, client_id=f"beilun-edge-{session}") as inbox:
+    topic_list = [*subscriptions, topics.probe(session)]
+    async with subscribed(address, topic_list, client_id=f"beilun-edge-{session}") as inbox:
         pending: list[Received] = []
         if run is None and not foreign:
             found = await _unless(stop, first_run(inbox))
@@ -116,22 +117,36 @@ class _Edge:
         self._session = session
 
     def take(self, received: list[Received]) -> None:
-        if received:
-            self._pipeline.take(received)
-            self._inbox.ack(message.token for message in received)
+        if not received:
+            return
+        hops, now_ns = self._pipeline.hops, time.time_ns()
+        hops.add("wait", now_ns - received[0].received_ns)
+        probe = topics.probe(self._session)
+        telemetry = [message for message in received if message.topic != probe]
+        if len(telemetry) < len(received):
+            for message in received:
+                if message.topic == probe and message.payload.isdigit():
+                    hops.add("mqtt", message.received_ns - int(message.payload))
+        if telemetry:
+            self._pipeline.take(telemetry)
+        self._inbox.ack(message.token for message in received)
 
     async def rest(self) -> list[Received]:
         return await self._inbox.messages() if len(self._inbox) else []
 
     async def confirm(self) -> None:
-        """Confirm what is committed, and tick the clock where no connection reports progress."""
+        """Confirm what is committed; once a second time the broker, and tick the clock where no
+        connection reports progress."""
         ticked_s = time.monotonic()
         while True:
             await asyncio.sleep(CONFIRM_S)
             await self.say()
-            if self._run is None and time.monotonic() - ticked_s >= TICK_S:
+            if time.monotonic() - ticked_s >= TICK_S:
                 ticked_s = time.monotonic()
-                self._pipeline.tick(time.time_ns())
+                now = str(time.time_ns()).encode()
+                await self._inbox.publish(topics.probe(self._session), now)
+                if self._run is None:
+                    self._pipeline.tick(time.time_ns())
 
     async def say(self) -> None:
         for conn, cseq in self._pipeline.seen.all().items():

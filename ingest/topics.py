@@ -55,6 +55,11 @@ def confirm(site: str, conn: str) -> str:
     return f"{ROOT}/{site}/{LINK}/{conn}/confirm"
 
 
+def probe(session: str) -> str:
+    """Where an edge sends itself a message, to time the way through the broker."""
+    return f"{ROOT}/{LINK}/{session}/probe"
+
+
 SUBSCRIPTIONS = (
     f"{ROOT}/+/+/+/+/+",
     f"{ROOT}/+/{LINK}/+/progress",

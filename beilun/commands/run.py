@@ -102,6 +102,8 @@ def _tell(
 ) -> None:
     report.show_tables(rows)
     console.out("Ledger", *report.ledger_lines(ending.account), "")
+    console.out("Real path of this machine, beside the modelled link")
+    console.out(*report.path_lines(pipeline.hops), "")
     if verdicts:
         console.out("Expectations", *verdict.lines(verdicts), "")
     samples, size = pipeline.engine.samples, pipeline.recording.size_bytes
