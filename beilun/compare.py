@@ -130,7 +130,8 @@ def _same(old: Row | None, new: Row | None, tolerance: Tolerance) -> bool:
 
 
 def _sum_up(kpi: str, pairs: list[tuple[Row | None, Row | None]]) -> Moved:
-    old, new = pairs[0]
+    # The first whose value moved says more than one where only the number of samples did.
+    old, new = next((pair for pair in pairs if not _equal(*pair)), pairs[0])
     row = old or new
     assert row is not None
     first = (
@@ -147,6 +148,10 @@ def _sum_up(kpi: str, pairs: list[tuple[Row | None, Row | None]]) -> Moved:
     return Moved(
         kpi, len(pairs), first, old.value if old else None, new.value if new else None, worst
     )
+
+
+def _equal(old: Row | None, new: Row | None) -> bool:
+    return old is not None and new is not None and old.value == new.value
 
 
 def _text(value: float | None) -> str:

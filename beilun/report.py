@@ -9,6 +9,7 @@ from beilun import console
 from beilun.verdict import asset_path
 from config.units import NS_PER_S, format_time
 from edge import kpis
+from edge.engine import Engine
 from edge.hops import Hops
 from edge.kpi import Kpi
 from edge.pipeline import Account
@@ -173,6 +174,17 @@ def ledger_lines(account: Account) -> list[str]:
         lines.append(f"unusable {unusable:,} ({_causes(account.unusable)}), kept for inspection")
     lines.append("the sums close" if account.closes else "THE SUMS DO NOT CLOSE")
     return lines
+
+
+def note_silence(engine: Engine) -> None:
+    """Say which assets made no KPI of their own, and why."""
+    for asset in sorted(engine.unannounced):
+        console.note(f"{asset_path(asset)} sent samples and never a birth: no KPI is made of it")
+    for asset, kind in engine.without_kpis():
+        console.note(
+            f"{asset_path(asset)} is a {kind}, and no KPI fits that kind and its channels;"
+            " `beilun kpis` says what each needs"
+        )
 
 
 def path_lines(hops: Hops) -> list[str]:

@@ -120,6 +120,14 @@ class Engine:
         """Assets that sent samples and never a birth: no KPI is made of them."""
         return {asset for asset in self._unannounced if asset not in self._births}
 
+    def without_kpis(self) -> list[tuple[Asset, str]]:
+        """Announced assets, with their kind, that have no KPI but those of the network."""
+        return sorted(
+            (track.asset, track.kind)
+            for track in self._tracks.values()
+            if all(not kpi.kinds and not kpi.needs for kpi in track.kpis)
+        )
+
     @property
     def ended(self) -> bool:
         """Whether every connection that reported progress has ended."""

@@ -23,6 +23,7 @@ SHIPPED = {
     "urllc-5g",
     "wifi-ideal",
     "wifi-loaded",
+    "wifi-untuned",
 }
 
 
@@ -73,8 +74,23 @@ def models(model: type[BaseModel]) -> list[type[BaseModel]]:
     return [model, *(deeper for sub in model.__subclasses__() for deeper in models(sub))]
 
 
-UNITS = ("_ms", "_us", "_s", "_db", "_ppm", "_mbps", "_ratio", "_bytes")
-COUNTS = {"transmissions", "rounds", "retries", "cw_min", "cw_max"}
+UNITS = (
+    "_ms", "_us", "_s", "_m", "_db", "_dbm", "_ppm", "_mbps", "_hz", "_ghz", "_ratio", "_bytes",
+)  # fmt: skip
+COUNTS = {
+    "cw_max",
+    "cw_min",
+    "after",  # written with its unit, like 90s
+    "five_qi",
+    "flows",
+    "length",  # written with its unit
+    "retries",
+    "rounds",
+    "sst",
+    "transmissions",
+    "users_per_slot",
+    "weight",
+}
 
 
 def test_every_number_of_a_profile_names_its_unit():

@@ -94,6 +94,7 @@ def command(
             return Exit.OK
         ending = pipeline.conclude(store)
         report.show_tables(report.run_rows(ending.rows))
+        report.note_silence(pipeline.engine)
         console.out(
             *report.ledger_lines(ending.account), f"digest {ending.digest}", f"wrote {path}"
         )

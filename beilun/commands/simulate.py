@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +14,9 @@ from config import settings as layers
 from config.errors import Exit, UsageError
 from config.scenario import Scenario
 from config.units import NS_PER_S, format_duration
+
+if TYPE_CHECKING:
+    from ingest.broker import BrokerAddress
 
 
 def command(
@@ -44,15 +48,19 @@ def command(
         from ingest.broker import die_with_parent
 
         die_with_parent(parent)
-    return asyncio.run(
-        _simulate(chosen, name, path, address_of(effective.broker), None if pace == "max" else pace)
-    )
+    address = address_of(effective.broker)
+    speed_up = None if pace == "max" else pace
+    return asyncio.run(_simulate(chosen, name, path, address, speed_up, effective.edge.windows))
 
 
 async def _simulate(
-    scenario: Scenario, run: str, path: Path, address: object, speed: float | None
+    scenario: Scenario,
+    run: str,
+    path: Path,
+    address: "BrokerAddress",
+    speed: float | None,
+    windows_ns: Sequence[int],
 ) -> Exit:
-    from ingest.broker import BrokerAddress
     from ingest.recording import Recording
     from simulator.factory import Factory
     from simulator.link.link import Link
@@ -60,7 +68,6 @@ async def _simulate(
     from simulator.plant import load_plant
     from simulator.publish import publish
 
-    assert isinstance(address, BrokerAddress)
     stop = Stop()
     stop.listen()
     plant = load_plant(scenario.plant_file())
@@ -87,7 +94,7 @@ async def _simulate(
         lost.update(account.lost)
     with Recording.create(path) as recording:
         recording.set_meta(scenario_header(scenario, run))
-        recording.write_truth(factory.truth())
+        recording.write_truth(factory.truth(windows_ns))
         recording.set_entries(
             "simulator",
             {

@@ -14,7 +14,7 @@ def energy_per_unit(facts: Facts) -> float | None:
 KPIS = (
     Kpi(
         name="energy_per_unit", unit="kW.h/{piece}", better="down",
-        kinds=("casting_cell", "robot_arm"), needs=("energy_kwh", "produced"),
+        kinds=("casting_cell", "machine", "robot_arm"), needs=("energy_kwh", "produced"),
         summary="Electrical energy per produced piece, good or not.",
         formula="energy / PQ", clause="ISO 22400-2 comprehensive energy consumption",
         measures=(Flows("energy_kwh"), UNIT), value=energy_per_unit,

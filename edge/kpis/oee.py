@@ -83,7 +83,8 @@ def output(facts: Facts) -> float | None:
     return float(made - (number(facts, "scrap") or 0))
 
 
-_CELL = ("casting_cell",)
+_CELL = ("casting_cell", "machine")
+"""``machine`` is anything a mapping brings that is no shipped kind."""
 _MACHINES = (*_CELL, "robot_arm")
 _CHANNELS = ("state", "produced")
 

@@ -1,0 +1,444 @@
+"""Slices, layouts, moving devices, faults and the trace: one result however the link is called."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from config.errors import ConfigError
+from config.units import NS_PER_MS, NS_PER_S
+from simulator.link.faults import Fault
+from simulator.link.journey import GRID_NS, Journey
+from simulator.link.layout import Layout, layout_names, load_layout
+from simulator.link.link import Bearer, Direction, Link
+from simulator.link.load import Demand, Rank, queue
+from simulator.link.profile import Cellular, Profile, Udp, load_profile
+
+UP, DOWN = Direction.UP, Direction.DOWN
+T0_NS = 1_767_571_200 * NS_PER_S
+IKD = load_layout("ikd")
+UDP = Udp(kind="udp")
+NO_FADE = {"sd_db": 0.0, "decorrelation_s": 1.0, "margin_db": 30.0}
+
+
+def fault(**words: Any) -> Fault:
+    found: Fault = TypeAdapter(Fault).validate_python(words)
+    return found
+
+
+TROUBLE = (
+    fault(kind="congestion", after="1s", length="20s", flows=40),
+    fault(kind="congestion", after="10s", length="5s", flows=300, direction="both", cell="c5"),
+    fault(kind="interference", after="4s", length="30s", rise_db=25.0,
+          area={"x_m": 0.0, "y_m": 0.0, "width_m": 200.0, "height_m": 300.0}),
+    fault(kind="interference", after="15s", length="10s", rise_db=16.0),
+    fault(kind="outage", after="12s", length="3s", cell="north-west"),
+    fault(kind="backhaul", after="18s", length="2s", cell="c5"),
+    fault(kind="outage", after="25s", length="2500ms"),
+)  # fmt: skip
+
+
+def everywhere(name: str, **update: Any) -> Link:
+    profile = load_profile(name).model_copy(update={"drop_ratio": 0.02, **update})
+    return Link(profile, 7, IKD, TROUBLE, T0_NS)
+
+
+LINKS = {
+    "tcp": everywhere("private-5g"),
+    "udp": everywhere("private-5g-udp"),
+    "wifi": everywhere("wifi-untuned", transport=UDP),
+    "wire": everywhere("ethernet"),
+}
+
+gaps_ns = st.integers(0, 60 * NS_PER_MS) | st.integers(0, 4 * NS_PER_S) | st.just(0)
+legs = st.lists(
+    st.tuples(
+        st.lists(st.tuples(gaps_ns, st.integers(1, 6_000)), max_size=30),
+        st.tuples(st.integers(1, 20_000), st.integers(0, 300), st.integers(0, 300)),
+        st.booleans(),
+    ),
+    max_size=6,
+)
+
+
+def drive(bearer: Bearer, plan: Any, how: str) -> list[int]:
+    """Messages, then a leg to somewhere, in turn; a leg may be cut short by a stop."""
+    t_ns, out = T0_NS, []
+    x, y, start_ns, end_ns, leg = 60.0, 60.0, T0_NS, T0_NS, (60.0, 60.0)
+    bearer.move(t_ns, x, y)
+    for sent, (ms, to_x, to_y), stops in plan:
+        times = list(itertools.accumulate((gap for gap, _ in sent), initial=t_ns))[1:]
+        sizes = [size for _, size in sent]
+        if how == "one":
+            got = [bearer.send(t, n) for t, n in zip(times, sizes, strict=True)]
+            out += [-1 if at is None else at for at in got]
+        else:
+            cuts = (
+                [0, len(sent) // 3, len(sent) // 2, len(sent)] if how == "cut" else [0, len(sent)]
+            )
+            for a, b in itertools.pairwise(cuts):
+                part = np.array(times[a:b], np.int64), np.array(sizes[a:b], np.int64)
+                out += bearer.send_many(*part).tolist()
+        t_ns = times[-1] if times else t_ns
+        if t_ns < end_ns and not stops:
+            continue  # still under way
+        if t_ns < end_ns:
+            share = (t_ns - start_ns) / (end_ns - start_ns)
+            x, y = (a + share * (b - a) for a, b in ((x, leg[0]), (y, leg[1])))
+        else:
+            x, y = leg
+        bearer.move(t_ns, x, y)
+        start_ns, end_ns, leg = t_ns, t_ns + ms * NS_PER_MS, (float(to_x), float(to_y))
+        bearer.move(end_ns, *leg)
+    return out
+
+
+@pytest.mark.parametrize("link", LINKS.values(), ids=LINKS)
+@pytest.mark.parametrize("direction", Direction, ids=lambda d: d.name)
+class TestEveryTroubledBearer:
+    @settings(max_examples=25, deadline=None)
+    @given(plan=legs)
+    def test_columns_cuts_and_traces_change_nothing(self, link: Link, direction: Direction,
+                                                    plan: Any):  # fmt: skip
+        bearers = [link.bearer("agv-1", direction, "video", trace=i > 2) for i in range(5)]
+        hows = ("one", "many", "cut", "many", "one")
+        results = [drive(bearer, plan, how) for bearer, how in zip(bearers, hows, strict=True)]
+        assert all(result == results[0] for result in results)
+        assert all(bearer.lost == bearers[0].lost for bearer in bearers)
+        traces = [bearer.take_trace() for bearer in bearers[3:]]
+        for name, column in traces[0].items():
+            assert column.tolist() == traces[1][name].tolist(), name
+        check_sums(traces[0])
+
+
+def check_sums(trace: dict[str, Any]) -> None:
+    parts = [c for name, c in trace.items() if name.endswith("_ns") and name not in
+             ("sent_ns", "arrival_ns")]  # fmt: skip
+    assert all(np.all(part >= 0) for part in parts)
+    came = trace["arrival_ns"] >= 0
+    assert sum(parts)[came].tolist() == (trace["arrival_ns"] - trace["sent_ns"])[came].tolist()
+
+
+def stream(period_ms: float, n: int = 1_000, n_bytes: int = 100) -> tuple[Any, Any]:
+    t_ns = T0_NS + np.arange(n, dtype=np.int64) * round(period_ms * NS_PER_MS)
+    return t_ns, np.full(n, n_bytes, np.int64)
+
+
+def tour(bearer: Bearer, period_ms: float, laps: int = 3, speed_mps: float = 1.2) -> Any:
+    """Delays in ms of a device that drives through the site."""
+    stops = [(20.0, 20.0), (280.0, 30.0), (275.0, 270.0), (150.0, 150.0), (30.0, 280.0)]
+    t_ns = T0_NS
+    bearer.move(t_ns, *stops[0])
+    route = [*(stops[1:] + stops[:1]) * laps]
+    here = stops[0]
+    for there in route:
+        way_m = float(np.hypot(there[0] - here[0], there[1] - here[1]))
+        t_ns += round(way_m / speed_mps * NS_PER_S)
+        bearer.move(t_ns, *there)
+        here = there
+    times, sizes = stream(period_ms, int((t_ns - T0_NS) / NS_PER_MS / period_ms))
+    return times, bearer.send_many(times, sizes)
+
+
+def test_more_devices_and_their_ways_change_nothing_for_the_others():
+    alone, crowd = (Link(load_profile("private-5g"), 3, IKD, TROUBLE, T0_NS) for _ in range(2))
+    for ue in "bcdef":
+        tour(crowd.bearer(ue, UP, "video"), 100.0, laps=1)
+    expected = tour(alone.bearer("a", UP), 100.0, laps=1)[1]
+    assert tour(crowd.bearer("a", UP), 100.0, laps=1)[1].tolist() == expected.tolist()
+
+
+def test_a_layout_and_faults_elsewhere_change_nothing_for_a_device_without_a_place():
+    profile = load_profile("private-5g")
+    t_ns, n_bytes = stream(20.0)
+    far = fault(kind="outage", after="1h", length="1s")
+    plain, other = Link(profile, 3), Link(profile, 3, IKD, [far], T0_NS)
+    for direction in Direction:
+        expected = plain.bearer("a", direction).send_many(t_ns, n_bytes).tolist()
+        assert other.bearer("a", direction).send_many(t_ns, n_bytes).tolist() == expected
+
+
+# --- slices --------------------------------------------------------------------------------------
+
+
+def p99_ms(link: Link, slice: str, *, period_ms: float = 10.0, n_bytes: int = 100) -> float:
+    t_ns, sizes = stream(period_ms, 20_000, n_bytes)
+    arrival_ns = link.bearer("arm", UP, slice).send_many(t_ns, sizes)
+    return float(np.percentile((arrival_ns - t_ns) / NS_PER_MS, 99))
+
+
+def shared(rule: str) -> Profile:
+    profile = load_profile("private-5g").model_copy(update={"drop_ratio": 0.0})
+    radio = profile.radio
+    assert isinstance(radio, Cellular)
+    sharing = radio.sharing.model_copy(update={"rule": rule})
+    return profile.model_copy(update={"radio": radio.model_copy(update={"sharing": sharing})})
+
+
+@pytest.mark.parametrize("rule", ["priority", "weighted"])
+def test_l11_slices_keep_saturating_video_away_from_control(rule: str):
+    video = fault(kind="congestion", after="1ms", length="1h", flows=60, slice="video")
+    for profile, isolated in ((shared(rule), True), (shared("none"), False)):
+        idle = p99_ms(Link(profile, 1, start_ns=T0_NS), "control")
+        full = p99_ms(Link(profile, 1, faults=[video], start_ns=T0_NS), "control")
+        assert (full < 1.1 * idle) == isolated
+
+
+def test_a_standing_grant_saves_the_request():
+    link = Link(load_profile("private-5g"), 1)
+    medians = {}
+    for name, n_bytes in (("control", 100), ("telemetry", 100), ("control", 5_000)):
+        t_ns, sizes = stream(500.0, 2_000, n_bytes)
+        arrival_ns = link.bearer("x", UP, name).send_many(t_ns, sizes)
+        medians[name, n_bytes] = np.median(arrival_ns - t_ns) / NS_PER_MS
+    # A request and its answer: a slot and 1.5 to 3.0 ms, then up to a period to the slot.
+    assert 2.0 < medians["telemetry", 100] - medians["control", 100] < 6.0
+    assert medians["control", 5_000] > medians["control", 100] + 2.0  # the rest must be asked for
+
+
+def test_load_slows_its_own_slice_monotonically_and_large_messages_more():
+    def mean_ms(flows: int, n_bytes: int) -> float:
+        faults = [fault(kind="congestion", after="1ms", length="1h", flows=flows)] if flows else []
+        link = Link(shared("priority"), 1, faults=faults, start_ns=T0_NS)
+        t_ns, sizes = stream(100.0, 5_000, n_bytes)
+        return float(np.mean(link.bearer("x", UP, "video").send_many(t_ns, sizes) - t_ns)) / 1e6
+
+    small, large = ([mean_ms(flows, n) for flows in (0, 8, 16, 22, 40)] for n in (100, 30_000))
+    assert all(a < b for a, b in itertools.pairwise(small))
+    assert all(b / a > 1.0 for a, b in itertools.pairwise(large))
+    assert large[3] - large[0] > 2 * (small[3] - small[0])
+
+
+def test_the_number_waiting_is_geometric_and_neighbours_meet_the_same_rush():
+    faults = [fault(kind="congestion", after="1ms", length="10h", flows=20)]  # load 0.8
+    link = Link(shared("priority"), 1, faults=faults, start_ns=T0_NS)
+    t_ns, sizes = stream(997.3, 30_000)
+    waits = []
+    for ue in "ab":
+        bearer = link.bearer(ue, UP, "video", trace=True)
+        bearer.send_many(t_ns, sizes)
+        waits.append(np.rint(bearer.take_trace()["queue_ns"] / 625_000.0))
+    assert waits[0].max() == 20
+    for k in (1, 2, 5, 10):
+        assert np.mean(waits[0] >= k) == pytest.approx(0.8**k, rel=0.06)
+    assert np.corrcoef(*waits)[0, 1] > 0.9
+
+
+demand = st.builds(Demand, st.integers(0, 50), st.floats(0.0, 200.0), st.floats(1.0, 1_000.0)).map(
+    lambda d: d if d.flows and d.mbps else Demand()
+)
+
+
+@given(demand, demand, demand)
+def test_priority_looks_up_only_and_no_rule_gives_more_than_the_cell(a: Any, b: Any, c: Any):
+    ranks = {"a": Rank(10, 1.0), "b": Rank(20, 2.0), "c": Rank(30, 3.0)}
+    all_of = {"a": a, "b": b, "c": c}
+    assert queue(100.0, 1e6, all_of, ranks, "priority", "a") == queue(
+        100.0, 1e6, {"a": a, "b": Demand(), "c": Demand()}, ranks, "priority", "a"
+    )
+    for rule in ("priority", "weighted", "none"):
+        for name in ranks:
+            found = queue(100.0, 1e6, all_of, ranks, rule, name)
+            assert found is None or found.turn_ns >= 1_000_000
+
+
+def test_unknown_slices_and_cells_are_refused_with_a_guess():
+    link = Link(load_profile("private-5g"), 1)
+    with pytest.raises(ConfigError, match="unknown slice") as caught:
+        link.bearer("a", UP, "contrl")
+    assert "control" in caught.value.hint
+    Link(load_profile("ethernet"), 1).bearer("a", UP, "control")  # nothing to choose from
+    down = fault(kind="outage", after="1s", length="1s", cell="c99")
+    with pytest.raises(ConfigError, match="no cell 'c99'"):
+        Link(load_profile("private-5g"), 1, IKD, [down])
+    with pytest.raises(ConfigError, match="no layout"):
+        Link(load_profile("private-5g"), 1, faults=[down])
+
+
+# --- on the move ---------------------------------------------------------------------------------
+
+
+def test_the_shipped_layouts_are_valid_and_ikd_is_the_plant():
+    assert "ikd" in layout_names()
+    assert len(IKD.cell) == 11
+    assert len({cell.station for cell in IKD.cell}) == 4
+    assert IKD.area.width_m * IKD.area.height_m == 90_000.0
+    with pytest.raises(ConfigError, match="unknown layout"):
+        load_layout("nowhere")
+    raw = IKD.model_dump()
+    with pytest.raises(ValidationError, match="names of their own"):
+        Layout.model_validate(raw | {"cell": [raw["cell"][0]] * 2})
+
+
+def test_a_tour_meets_handovers_with_the_promised_gaps():
+    link = Link(load_profile("private-5g"), 1, IKD)
+    gaps_ms, failed = [], 0
+    for n in range(12):
+        bearer = link.bearer(f"agv-{n}", DOWN, trace=True)
+        tour(bearer, 10.0, laps=2)
+        trace = bearer.take_trace()
+        assert len(np.unique(trace["cell"])) >= 5
+        gap_ms = trace["gap_ns"] / NS_PER_MS
+        starts = np.flatnonzero((gap_ms > 0) & (np.append(0.0, gap_ms[:-1]) == 0.0))
+        found = gap_ms[starts]
+        failed += int(np.sum(found > 290.0))
+        gaps_ms += found[found < 290.0].tolist()
+        check_sums(trace)
+    assert len(gaps_ms) > 150
+    # Seen from messages every 10 ms, about 5 ms after the gap began and less the way to the air.
+    assert 22.0 < np.median(gaps_ms) < 40.0
+    assert np.percentile(gaps_ms, 99) < 200.0
+    assert failed / len(gaps_ms) < 0.03
+
+
+def test_up_and_down_of_one_vehicle_change_cells_together():
+    link = Link(load_profile("private-5g"), 1, IKD)
+    cells = []
+    for direction in Direction:
+        bearer = link.bearer("agv", direction, trace=True)
+        tour(bearer, 50.0, laps=1)
+        cells.append(bearer.take_trace()["cell"].tolist())
+    assert cells[0] == cells[1]
+
+
+def test_untuned_wifi_costs_seconds_where_cells_cost_milliseconds():
+    def worst_ms(name: str) -> float:
+        link = Link(load_profile(name).model_copy(update={"drop_ratio": 0.0}), 2, IKD)
+        t_ns, arrival_ns = tour(link.bearer("agv", DOWN), 50.0, laps=1)
+        return float(np.max(arrival_ns - t_ns)) / NS_PER_MS
+
+    assert worst_ms("wifi-untuned") > 1_500.0
+    assert worst_ms("private-5g") < 1_600.0
+
+
+def test_a_standing_device_costs_one_look_and_stays_where_it_is():
+    link = Link(load_profile("private-5g"), 1, IKD)
+    bearer = link.bearer("cell-1", UP, trace=True)
+    bearer.move(T0_NS, 100.0, 100.0)
+    t_ns, sizes = stream(10_000.0, 5_000)
+    bearer.send_many(t_ns, sizes)
+    trace = bearer.take_trace()
+    assert len(np.unique(trace["cell"])) == 1
+    assert not trace["gap_ns"][10:].any()
+
+
+def test_what_messages_have_seen_cannot_be_moved():
+    bearer = Link(load_profile("private-5g"), 1, IKD).bearer("agv", UP)
+    bearer.move(T0_NS, 0.0, 0.0)
+    bearer.move(T0_NS + 100 * NS_PER_S, 100.0, 0.0)
+    bearer.send(T0_NS + 50 * NS_PER_S, 100)
+    with pytest.raises(ValueError, match="before the last message"):
+        bearer.move(T0_NS + 40 * NS_PER_S, 40.0, 0.0)
+    with pytest.raises(ValueError, match="off a track"):
+        bearer.move(T0_NS + 60 * NS_PER_S, 0.0, 200.0)
+    bearer.move(T0_NS + 55 * NS_PER_S, 55.0, 0.0)  # a stop on the way
+    bearer.send(T0_NS + 90 * NS_PER_S, 100)
+    with pytest.raises(ValueError, match="off a track"):
+        bearer.move(T0_NS + 95 * NS_PER_S, 80.0, 0.0)
+    bearer.move(T0_NS + 95 * NS_PER_S, 55.0, 0.0)
+    bearer.move(T0_NS + 99 * NS_PER_S, 60.0, 0.0)
+
+
+def test_the_signal_is_the_same_however_often_one_looks():
+    link = Link(load_profile("private-5g"), 1, IKD, TROUBLE, T0_NS)
+    world = link._around.world
+    assert world is not None
+    often, seldom = Journey(world, 5), Journey(world, 5)
+    for journey in (often, seldom):
+        journey.move(T0_NS, 10.0, 10.0)
+        journey.move(T0_NS + 120 * NS_PER_S, 290.0, 200.0)
+    t_ns = T0_NS + np.arange(1_500, dtype=np.int64) * GRID_NS
+    single = [often.one(t) for t in t_ns.tolist()]
+    assert list(zip(*(c.tolist() for c in seldom.many(t_ns)), strict=True)) == single
+
+
+# --- faults --------------------------------------------------------------------------------------
+
+
+def test_faults_are_written_in_words_and_checked():
+    outage = fault(kind="outage", after="10m", length="90s", cell="c3")
+    assert outage.after == 600 * NS_PER_S
+    for wrong in ({"after": "10m"}, {"after": 5, "length": "1s", "cel": "c1"}):
+        with pytest.raises(ValidationError):
+            fault(kind="outage", **wrong)
+
+
+@pytest.mark.parametrize("kind", ["outage", "backhaul"])
+def test_a_cut_stalls_tcp_until_a_try_succeeds_and_loses_datagrams(kind: str):
+    cut = fault(kind=kind, after="10s", length="20s")
+    t_ns, sizes = stream(100.0, 1_000)
+    inside = (t_ns >= T0_NS + 10 * NS_PER_S) & (t_ns < T0_NS + 30 * NS_PER_S)
+    after = t_ns >= T0_NS + 40 * NS_PER_S
+    for name in ("private-5g", "ethernet"):
+        profile = load_profile(name).model_copy(update={"drop_ratio": 0.0})
+        bearer = Link(profile, 1, faults=[cut], start_ns=T0_NS).bearer("a", UP)
+        arrival_ns = bearer.send_many(t_ns, sizes)
+        assert not bearer.lost
+        # The first segment tries after 0.2, 0.6, 1.4 ... 12.6 and 25.4 s: one instant for all.
+        assert len(np.unique(arrival_ns[inside])) == 1
+        assert 25.4e9 < arrival_ns[inside][0] - t_ns[inside][0] < 25.6e9
+        assert np.max((arrival_ns - t_ns)[after]) < 500 * NS_PER_MS
+    profile = load_profile("private-5g-udp").model_copy(update={"drop_ratio": 0.0})
+    bearer = Link(profile, 1, faults=[cut], start_ns=T0_NS).bearer("a", UP)
+    lost = bearer.send_many(t_ns, sizes) < 0
+    assert np.all(lost[inside])
+    assert not lost[after].any()
+    assert bearer.lost == {kind: int(lost.sum())}
+
+
+def test_a_placed_device_flees_a_dead_cell_and_survives_one_station():
+    link = Link(load_profile("private-5g-udp").model_copy(update={"drop_ratio": 0.0}), 1, IKD, [
+        fault(kind="outage", after="10s", length="20s", cell="north-west")], T0_NS)  # fmt: skip
+    bearer = link.bearer("agv", UP, trace=True)
+    bearer.move(T0_NS, 70.0, 230.0)
+    t_ns, sizes = stream(50.0, 1_000)
+    arrival_ns = bearer.send_many(t_ns, sizes)
+    trace = bearer.take_trace()
+    home, away = IKD.cells("north-west"), trace["cell"][(t_ns >= T0_NS + 11 * NS_PER_S) & (
+        t_ns < T0_NS + 30 * NS_PER_S)]  # fmt: skip
+    assert trace["cell"][0] in home
+    assert not set(away.tolist()) & set(home)
+    assert 0.25e9 < trace["gap_ns"].max() < 1.6e9
+    assert np.mean(arrival_ns >= 0) > 0.95
+
+
+def test_interference_hurts_where_it_is():
+    area = {"x_m": 80.0, "y_m": 70.0, "width_m": 60.0, "height_m": 60.0}
+    noise = fault(kind="interference", after="1ms", length="1h", rise_db=60.0, area=area)
+    link = Link(load_profile("private-5g-udp"), 1, IKD, [noise], T0_NS)
+    lost = []
+    for x, y in ((110.0, 100.0), (250.0, 250.0)):
+        bearer = link.bearer("agv", UP)
+        bearer.move(T0_NS, x, y)
+        t_ns, sizes = stream(100.0, 500)
+        lost.append(int(np.sum(bearer.send_many(t_ns, sizes) < 0)))
+    assert lost[0] > 450
+    assert lost[1] < 10
+
+
+# --- quality of service 1 ------------------------------------------------------------------------
+
+
+def test_qos_1_adds_a_round_trip_and_holds_back_only_beyond_its_window():
+    link = Link(load_profile("private-5g"), 1)
+    t_ns, sizes = stream(100.0, 3_000)
+    plain = link.bearer("a", UP).send_many(t_ns, sizes)
+    arrivals, acked = link.confirmed("a", UP).send_many(t_ns, sizes)
+    assert arrivals.tolist() == plain.tolist()  # never 20 on their way at 10 a second
+    back_ms = np.median(acked - arrivals) / NS_PER_MS
+    assert 3.0 < back_ms < 7.0
+    one = link.confirmed("a", UP, inflight=1)
+    fast_ns, fast_sizes = stream(1.0, 500)
+    slow, slow_acked = one.send_many(fast_ns, fast_sizes)
+    assert np.all(slow[1:] > slow_acked[:-1])
+    cut = link.confirmed("a", UP, inflight=7)
+    whole = link.confirmed("a", UP, inflight=7).send_many(fast_ns, fast_sizes)[1].tolist()
+    pieces = [cut.send_many(fast_ns[a : a + 33], fast_sizes[a : a + 33])[1] for a in
+              range(0, 500, 33)]  # fmt: skip
+    assert np.concatenate(pieces).tolist() == whole
+    with pytest.raises(ConfigError, match="needs TCP"):
+        Link(load_profile("private-5g-udp"), 1).confirmed("a", UP)
