@@ -38,6 +38,7 @@ NOUNS = {
     "devices": ("nouns:devices", "list the device kinds, or describe one"),
     "scenarios": ("nouns:scenarios", "list the scenarios, or describe one"),
     "networks": ("nouns:networks", "list the network profiles, or describe one"),
+    "networks compare": ("networks_compare", "one factory over two links, KPI by KPI"),
     "config": ("config", "show, check and describe settings and files"),
 }
 COMMANDS = VERBS | NOUNS
@@ -130,6 +131,8 @@ def _run(words: list[str]) -> Exit:
         return Exit.OK
     if verb.startswith("-"):
         raise UsageError(f"no such option: {verb}", hint="`beilun --help` lists the options")
+    if args and f"{verb} {args[0]}" in COMMANDS:
+        verb, args = f"{verb} {args[0]}", args[1:]
     if verb not in COMMANDS:
         raise UsageError(f"no such command: {verb}", hint=_did_you_mean(verb))
     from beilun import console
@@ -167,7 +170,7 @@ def usage() -> str:
     """The text of ``beilun --help``."""
 
     def block(title: str, commands: dict[str, tuple[str, str]]) -> str:
-        return f"\n{title}\n" + "".join(f"  {n:12}{s}\n" for n, (_, s) in commands.items())
+        return f"\n{title}\n" + "".join(f"  {n:18}{s}\n" for n, (_, s) in commands.items())
 
     return (
         "usage: beilun COMMAND [options]\n\n"

@@ -75,39 +75,16 @@ def test_decode_a_batch_of_10_samples(benchmark: Any) -> None:
 
 
 @pytest.mark.benchmark(group="end-to-end")
-def test_half_an_hour_of_quickstart_from_bytes_to_rows(benchmark: Any, tmp_path: Path) -> None:
-    from beilun.composing import edge_header, policy_of, scenario_header
+def test_half_an_hour_of_quickstart_from_plant_to_rows(benchmark: Any, tmp_path: Path) -> None:
+    from beilun.offline import run_offline
     from config.scenario import find_scenario
-    from edge.pipeline import Pipeline
-    from edge.store import RowStore
-    from ingest.recording import Recording
-    from ingest.subscribe import Received
-    from simulator.factory import Factory
-    from simulator.link.link import Link
-    from simulator.link.profile import load_profile
-    from simulator.plant import load_plant
 
     chosen = find_scenario("quickstart", changes={"length": "30m"})
-    link = Link(load_profile(chosen.network), chosen.seed)
-    made = Factory(
-        load_plant(chosen.plant_file()), link, chosen.seed, "r", chosen.start, chosen.length
-    )
-    items = [*made.births()]
-    for chunk in made.chunks():
-        items += chunk.in_order()
-    received = [Received(i.topic, i.payload, 0, False, (0, 0)) for i in items]
     names = iter(range(1_000))
 
     def whole() -> tuple[int, bool]:
-        with Recording.create(tmp_path / f"{next(names)}.beilun") as recording:
-            recording.set_meta({**scenario_header(chosen, "r"), "edge": edge_header(chosen.edge)})
-            store = RowStore(recording)
-            store.prepare()
-            pipe = Pipeline(recording, Decoder(), policy_of(chosen.edge), "r", store.write)
-            for start in range(0, len(received), 300):
-                pipe.take(received[start : start + 300])
-            ending = pipe.conclude(store)
-            return len(ending.rows), ending.account.closes
+        ending = run_offline(chosen, tmp_path / f"{next(names)}.beilun").ending
+        return len(ending.rows), ending.account.closes
 
     rows, closes = benchmark.pedantic(whole, rounds=3)
     assert closes

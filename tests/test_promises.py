@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from beilun.commands.replay import replay
 from beilun.composing import edge_header, policy_of, scenario_header
+from beilun.offline import make_factory, run_offline
 from config.scenario import Scenario, find_scenario
 from edge.pipeline import Pipeline
 from edge.rows import Row, digest
@@ -17,10 +18,6 @@ from edge.store import RowStore
 from ingest.decode import Decoder
 from ingest.recording import Recording
 from ingest.subscribe import Received
-from simulator.factory import Factory
-from simulator.link.link import Link
-from simulator.link.profile import load_profile
-from simulator.plant import load_plant
 
 RUN = "a-run"
 
@@ -29,16 +26,9 @@ def scenario(length: str = "10m") -> Scenario:
     return find_scenario("quickstart", changes={"length": length})
 
 
-def factory(chosen: Scenario, run: str = RUN) -> Factory:
-    link = Link(load_profile(chosen.network), chosen.seed)
-    return Factory(
-        load_plant(chosen.plant_file()), link, chosen.seed, run, chosen.start, chosen.length
-    )
-
-
 def messages(chosen: Scenario, run: str = RUN) -> list[Received]:
     """Everything a run publishes, in order."""
-    made = factory(chosen, run)
+    made = make_factory(chosen, run)
     out = [Received(m.topic, m.payload, 0, False, (0, 0)) for m in made.births()]
     for chunk in made.chunks():
         out += [Received(i.topic, i.payload, 0, False, (0, 0)) for i in chunk.in_order()]
@@ -212,21 +202,12 @@ def test_garbage_is_refused_with_a_reason_and_kept(
 
 def test_every_kpi_is_what_the_simulator_knows(tmp_path: Path) -> None:
     """Nothing is lost or late here, so event and counter KPIs must be exact, in every window."""
-    chosen = scenario("2h")
-    made = factory(chosen)
-    items = [*made.births()]
-    for chunk in made.chunks():
-        items += chunk.in_order()
-    recording, store, pipe = pipeline(tmp_path / "b.beilun", chosen)
-    with recording:
-        for group in groups([Received(i.topic, i.payload, 0, False, (0, 0)) for i in items], 500):
-            pipe.take(group)
-        pipe.finish()
-        rows = {
-            ("/".join(r.asset), r.kpi, r.window_start_ns, r.window_length_ns): r.value
-            for r in store.rows()
-        }
-    truth = made.truth(chosen.edge.windows)
+    outcome = run_offline(scenario("2h"), tmp_path / "b.beilun")
+    rows = {
+        ("/".join(r.asset), r.kpi, r.window_start_ns, r.window_length_ns): r.value
+        for r in outcome.ending.rows
+    }
+    truth = outcome.truth
     assert {t.kpi for t in truth} >= {
         "oee", "availability", "effectiveness", "quality_ratio", "output", "line_speed",
         "energy_per_unit", "energy_per_metre", "arm_cycle_time", "agv_utilisation",

@@ -10,6 +10,7 @@ import typer
 
 from beilun import console
 from beilun.composing import Stop, address_of, new_run, scenario_header, scenario_of
+from beilun.offline import make_factory
 from config import settings as layers
 from config.errors import Exit, UsageError
 from config.scenario import Scenario
@@ -62,19 +63,13 @@ async def _simulate(
     windows_ns: Sequence[int],
 ) -> Exit:
     from ingest.recording import Recording
-    from simulator.factory import Factory
-    from simulator.link.link import Link
-    from simulator.link.profile import load_profile
-    from simulator.plant import load_plant
     from simulator.publish import publish
 
     stop = Stop()
     stop.listen()
-    plant = load_plant(scenario.plant_file())
-    link = Link(load_profile(scenario.network), scenario.seed)
-    factory = Factory(plant, link, scenario.seed, run, scenario.start, scenario.length)
+    factory = make_factory(scenario, run)
     console.note(
-        f"run {run}: {scenario.name}, {len(plant.device)} devices, {scenario.network},"
+        f"run {run}: {scenario.name}, {len(factory.floor.devices)} devices, {scenario.network},"
         f" seed {scenario.seed}, {format_duration(scenario.length)} virtual, to {address}."
         " Ctrl-C stops and reports."
     )
