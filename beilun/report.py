@@ -142,7 +142,7 @@ def _shown(value: float | None, kpi: Kpi) -> float | None:
 
 
 def _of_network(kpi: Kpi) -> bool:
-    return not kpi.kinds and not kpi.needs
+    return not kpi.kinds
 
 
 def _place(name: str) -> tuple[int, str]:

@@ -1,12 +1,15 @@
 """Messages per second through the link: whole streams, single messages, many sparse devices."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
 
 from config.units import NS_PER_MS, NS_PER_S
-from simulator.link.link import Direction, Link
+from simulator.link.faults import Congestion
+from simulator.link.layout import load_layout
+from simulator.link.link import Bearer, Direction, Link
 from simulator.link.profile import load_profile
 
 pytestmark = pytest.mark.benchmark(group="link")
@@ -28,6 +31,71 @@ def test_100k_messages_in_columns(benchmark: Any, name: str, direction: Directio
     heard = arrival_ns >= 0
     assert np.mean(heard) > 0.99
     assert np.all(arrival_ns[heard] > t_ns[heard])
+
+
+def busy_link() -> Link:
+    """Cells, slices and background load."""
+    rush = Congestion(kind="congestion", after=1, length=24 * 3_600 * NS_PER_S, flows=20)
+    return Link(load_profile("private-5g"), 1, load_layout("ikd"), [rush], T0_NS)
+
+
+def drive(bearer: Bearer) -> Bearer:
+    """Round the site at 1 to 2 m/s for three hours."""
+    corners = [(20.0, 20.0), (280.0, 30.0), (275.0, 270.0), (150.0, 150.0)]
+    for i in range(60):
+        bearer.move(T0_NS + i * 180 * NS_PER_S, *corners[i % 4])
+    return bearer
+
+
+@pytest.mark.parametrize("moving", [False, True], ids=["standing", "moving"])
+@pytest.mark.parametrize("direction", Direction, ids=lambda d: d.name)
+def test_100k_messages_with_cells_slices_and_load(
+    benchmark: Any, direction: Direction, *, moving: bool
+):
+    link = busy_link()
+    t_ns, n_bytes = stream(100_000, 100 * NS_PER_MS)
+
+    def send() -> Any:
+        bearer = link.bearer("a", direction, "video")
+        return (drive(bearer) if moving else bearer).send_many(t_ns, n_bytes)
+
+    arrival_ns = benchmark(send)
+    benchmark.extra_info["messages_per_s"] = 100_000 / benchmark.stats.stats.min
+    assert np.all(arrival_ns > t_ns)
+
+
+def test_10k_single_messages_with_cells_slices_and_load(benchmark: Any):
+    link = busy_link()
+    t_ns, n_bytes = stream(10_000, 100 * NS_PER_MS)
+    sent = list(zip(t_ns.tolist(), n_bytes.tolist(), strict=True))
+
+    def send() -> list[int | None]:
+        bearer = drive(link.bearer("a", Direction.UP, "video"))
+        return [bearer.send(t, n) for t, n in sent]
+
+    arrivals = benchmark(send)
+    benchmark.extra_info["messages_per_s"] = 10_000 / benchmark.stats.stats.min
+    again = drive(link.bearer("a", Direction.UP, "video"))
+    assert arrivals == again.send_many(t_ns, n_bytes).tolist()
+
+
+def test_memory_of_placed_bearers(benchmark: Any):
+    link = busy_link()
+    t_ns, n_bytes = stream(20, 10 * NS_PER_S)
+
+    def build() -> list[Bearer]:
+        bearers = [link.bearer(f"ue-{i}", Direction.UP, "control") for i in range(1_000)]
+        for i, bearer in enumerate(bearers):
+            bearer.move(T0_NS, float(i % 300), float(i // 40))
+            bearer.send_many(t_ns, n_bytes)
+        return bearers
+
+    tracemalloc.start()
+    bearers = benchmark.pedantic(build, rounds=1)
+    held_bytes = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    benchmark.extra_info["bytes_per_bearer"] = held_bytes / len(bearers)
+    assert held_bytes < 20_000 * len(bearers)
 
 
 @pytest.mark.parametrize("name", ["private-5g", "wifi-loaded"])

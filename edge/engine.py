@@ -125,7 +125,7 @@ class Engine:
         return sorted(
             (track.asset, track.kind)
             for track in self._tracks.values()
-            if all(not kpi.kinds and not kpi.needs for kpi in track.kpis)
+            if not any(kpi.kinds for kpi in track.kpis)
         )
 
     @property

@@ -7,13 +7,14 @@ from ingest.messages import Asset
 ROOT = "beilun/v1"
 LINK = "_link"
 
-STREAMS = ("birth", "state", "process", "event", "orders", "calendar", "flow", "link")
+STREAMS = ("birth", "state", "process", "event", "orders", "calendar", "flow", "link", "service")
 """``state`` and ``birth`` are retained, the others are not.
 
 state     PackML state changes, at once          process   sampled signals and counters
 event     something done (a shot, a cycle)       orders    the job registered on a unit (MES)
 calendar  planned busy or not (MES)              flow      pieces entered, left, scrapped (MES)
 link      per-second delay histograms of control traffic
+service   both directions of control traffic: up or down, failures, misses of the deadline
 """
 
 _LEVEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

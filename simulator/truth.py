@@ -20,6 +20,7 @@ from simulator.devices.cable_line import CableLine
 from simulator.devices.casting_cell import CastingCell
 from simulator.devices.robot_arm import RobotArm
 from simulator.mes import Flow
+from simulator.plant.control import Control
 from simulator.plant.floor import Floor
 
 WINDOWS_NS = (60 * NS_PER_S, 3_600 * NS_PER_S, 8 * 3_600 * NS_PER_S)
@@ -170,6 +171,16 @@ class _Case:
         busy = w.spent(Area(self.start_ns, self.end_ns, plan, (agv.mission, _any)))
         yield "agv_utilisation", [_over(m, p) for m, p in zip(busy, pbt, strict=True)]
 
+    def service(self, control: Control, w: Windows) -> Values:
+        up = [w.spent(Area(self.start_ns, self.end_ns, (s.up, _as_is))) for s in control.services]
+        failed = [w.events(s.failures) for s in control.services]
+        spans = (w.b - w.a).tolist()
+        yield (
+            "service_availability",
+            [_over(a + b, 2 * span) for a, b, span in zip(*up, spans, strict=True)],
+        )
+        yield "service_failures", [float(a + b) for a, b in zip(*failed, strict=True)]
+
     def flow(self, flow: Flow, w: Windows) -> Values:
         whole = (self.start_ns, self.end_ns)
         held = [
@@ -236,5 +247,7 @@ def _values(case: _Case, floor: Floor, w: Windows) -> Iterator[tuple[str, Values
                 yield device.path, case.vehicle(device, w)
             case _:
                 pass  # a kind of somebody else's: no standard says what is true of it
+    for control in floor.controls:
+        yield str(control.asset), case.service(control, w)
     if floor.has_flow:
         yield floor.flow.path, case.flow(floor.flow, w)

@@ -26,6 +26,8 @@ VALUES = {
     "mission": st.integers(0, 1),
     "protective_stop": st.integers(0, 1),
     "grip_lost": st.integers(0, 1),
+    "uplink_up": st.integers(0, 1),
+    "downlink_up": st.integers(0, 1),
     "order": st.integers(0, 3),
     "pri_s": st.sampled_from([0.0, 30.0, 60.5]),
 }

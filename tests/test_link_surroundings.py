@@ -221,7 +221,7 @@ def test_the_number_waiting_is_geometric_and_neighbours_meet_the_same_rush():
     for ue in "ab":
         bearer = link.bearer(ue, UP, "video", trace=True)
         bearer.send_many(t_ns, sizes)
-        waits.append(np.rint(bearer.take_trace()["queue_ns"] / 625_000.0))
+        waits.append(np.floor(bearer.take_trace()["queue_ns"] / 620_000.0))
     assert waits[0].max() == 20
     for k in (1, 2, 5, 10):
         assert np.mean(waits[0] >= k) == pytest.approx(0.8**k, rel=0.06)

@@ -24,7 +24,7 @@ from simulator.link.link import Direction, Link
 from simulator.link.profile import load_profile
 from simulator.mes import Calendar
 from simulator.plant import CalendarSpec, Plant, Roads, Span, load_plant, make_plant
-from simulator.plant.control import Control, Lane
+from simulator.plant.control import Control, Lane, Service
 from simulator.plant.floor import Container, Floor, Output
 
 START = parse_time("2026-01-05T00:00:00Z")
@@ -305,7 +305,7 @@ def test_eight_hours_are_small_and_decode(shift: tuple[Factory, list[Made], list
     made, messages, chunks = shift
     progress = sum(len(c.progress) for c in chunks)
     assert len(messages) + progress < 100_000
-    assert 40_000 < len(messages) < 60_000
+    assert 50_000 < len(messages) < 75_000
     channels = {b.asset: b.channels for b in _births(messages)}
     assert set(map(str, channels)) == {d.path for d in made.floor.devices} | {made.floor.flow.path}
     counts: Counter[str] = Counter()
@@ -318,7 +318,16 @@ def test_eight_hours_are_small_and_decode(shift: tuple[Factory, list[Made], list
                 assert said.meta.run == "r"
                 assert said.meta.sent_ns is not None
                 assert said.t_ns[-1] <= said.meta.sent_ns
-    assert set(counts) == {"state", "process", "event", "orders", "calendar", "flow", "link"}
+    assert set(counts) == {
+        "state",
+        "process",
+        "event",
+        "orders",
+        "calendar",
+        "flow",
+        "link",
+        "service",
+    }
 
 
 def _births(messages: list[Made]) -> Iterator[Birth]:
@@ -484,6 +493,8 @@ def test_delay_histograms_count_every_control_message(quickstart: Plant) -> None
         floor.run_to(start + 60 * NS_PER_S)
         for report in control.reports(start, start + 60 * NS_PER_S):
             assert isinstance(report, Columns)
+            if report.stream != "link":
+                continue
             (number,) = set(report.ch["bin"])
             assert bins.delay_of(int(number or 0)) == pytest.approx(7 * NS_PER_MS, rel=0.005)
             assert all(report.sent_ns - PANE_NS <= t < report.sent_ns for t in report.t_ns)
@@ -499,3 +510,25 @@ def test_link_delay_is_waited_for(quickstart: Plant) -> None:
     waits = {us for d in floor.units if isinstance(d, RobotArm) for _, _, us in d.cycles}
     assert waits == {80_000}
     assert all(d.mission.t[1] % NS_PER_MS == 0 for d in floor.devices if isinstance(d, Agv))
+
+
+def test_a_service_is_down_once_a_beat_and_the_survival_time_passed() -> None:
+    """Arrivals at 0.2, 0.4, 0.6 s, then nothing until 3 s: down from 1.0 to 3.0, one failure."""
+    service = Service("uplink", START)
+    beats = START + np.array([200, 400, 600], dtype=np.int64) * NS_PER_MS
+    service.note(beats, START + NS_PER_S // 2 + 100 * NS_PER_MS)
+    assert service.up.last == 1
+    service.note(np.empty(0, dtype=np.int64), START + 2 * NS_PER_S)
+    assert (service.up.last, service.failures.last) == (0, 1)
+    service.note(np.array([START + 3 * NS_PER_S], dtype=np.int64), START + 3 * NS_PER_S)
+    assert list(zip(service.up.t, service.up.v, strict=True)) == [
+        (START, 1), (START + NS_PER_S, 0), (START + 3 * NS_PER_S, 1)
+    ]  # fmt: skip
+
+
+def test_misses_in_a_row_go_on_over_panes() -> None:
+    service = Service("uplink", START)
+    late, good = 11 * NS_PER_MS, 9 * NS_PER_MS
+    assert service.longest_miss(np.array([good, late, late])) == 2
+    assert service.longest_miss(np.array([late, good, late])) == 3
+    assert service.longest_miss(np.array([good])) == 0

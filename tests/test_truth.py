@@ -144,7 +144,8 @@ def test_every_asset_kpi_and_window_has_one_row(rows: list[TruthRow]) -> None:
     assert {kpi for _, kpi in pairs} == {
         "availability", "effectiveness", "quality_ratio", "oee", "output", "energy_per_unit",
         "arm_cycle_time", "line_speed", "running_speed", "good_length", "energy_per_metre",
-        "agv_utilisation", "wip", "wip_turnover_days", "throughput",
+        "agv_utilisation", "wip", "wip_turnover_days", "throughput", "service_availability",
+        "service_failures",
     }  # fmt: skip
 
 

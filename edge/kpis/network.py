@@ -1,11 +1,13 @@
 """One-way delay of messages: quantiles, and the share within 10 ms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from config.units import NS_PER_MS
-from edge.kpi import Kpi, bins, quantile, ratio
-from edge.measures import Facts
+from edge.kpi import Kpi, bins, number, quantile, ratio
+from edge.measures import Fact, Facts
 from edge.measures.delays import Delays
+from edge.measures.situations import Component, Situation, Situations
+from edge.measures.values import Values
 from ingest.bins import PER_DECADE, delay_of
 
 _DELAYS = Delays()
@@ -23,7 +25,7 @@ def _quantile_ms(share: float) -> Callable[[Facts], float | None]:
 
 def within_10ms(facts: Facts) -> float | None:
     histogram = bins(facts, "delay_bins")
-    good = sum(count for number, count in histogram.items() if number <= TEN_MS_BIN)
+    good = sum(count for bin_, count in histogram.items() if bin_ <= TEN_MS_BIN)
     return ratio(good, sum(histogram.values()))
 
 
@@ -36,7 +38,67 @@ def _delay(name: str, share: float, words: str) -> Kpi:
     )  # fmt: skip
 
 
+def _describe(
+    times: Iterator[tuple[Situation, int]], counts: Iterator[tuple[int, Situation, int]]
+) -> dict[str, Fact]:
+    facts: dict[str, int] = {}
+    for situation, spent_ns in times:
+        for up in situation:
+            if up is not None:
+                facts["service_known_ns"] = facts.get("service_known_ns", 0) + spent_ns
+                facts["service_up_ns"] = facts.get("service_up_ns", 0) + up * spent_ns
+    for _, _, count in counts:
+        facts["service_failures"] = facts.get("service_failures", 0) + count
+    return dict(facts)
+
+
+_WAYS = ("uplink", "downlink")
+_SERVICE = Situations(
+    "service",
+    tuple(Component(f"{way}_up") for way in _WAYS),
+    tuple(f"{way}_failures" for way in _WAYS),
+    _describe,
+)
+_MISSES = tuple(Values(f"{way}_misses", 1) for way in _WAYS)
+_SERVED = tuple(f"{way}_{what}" for way in _WAYS for what in ("up", "failures"))
+
+
+def service_availability(facts: Facts) -> float | None:
+    return ratio(number(facts, "service_up_ns"), number(facts, "service_known_ns"))
+
+
+def service_failures(facts: Facts) -> float | None:
+    if not number(facts, "service_known_ns"):
+        return None
+    return float(number(facts, "service_failures") or 0)
+
+
+def misses_in_a_row(facts: Facts) -> float | None:
+    runs = [max(seen) for way in _WAYS if (seen := bins(facts, f"{way}_misses_bins"))]
+    return float(max(runs)) if runs else None
+
+
 KPIS = (
+    Kpi(
+        name="service_availability", unit="1", better="up", kinds=(), needs=_SERVED,
+        summary="Share of time that control traffic is up, both ways; down once nothing came for "
+        "a transfer interval and the survival time.",
+        formula="up time / known time", clause="3GPP TS 22.104 communication service availability",
+        measures=(_SERVICE,), value=service_availability, rolls_up=True,
+    ),
+    Kpi(
+        name="service_failures", unit="{event}", better="down", kinds=(), needs=_SERVED,
+        summary="How often control traffic went down, both ways together.",
+        formula="falls of the service", clause="3GPP TS 22.104 communication service reliability",
+        measures=(_SERVICE,), value=service_failures, rolls_up=True,
+    ),
+    Kpi(
+        name="misses_in_a_row", unit="{message}", better="down", kinds=(),
+        needs=tuple(f"{way}_misses" for way in _WAYS),
+        summary="Longest run of control messages that took more than 10 ms, either way.",
+        formula="max of consecutive misses", clause="3GPP TS 23.501 packet delay budget, 5QI 82/83",
+        measures=_MISSES, value=misses_in_a_row, rolls_up=True,
+    ),
     _delay("delay_p50", 0.5, "half the messages keep"),
     _delay("delay_p99", 0.99, "99 % of messages keep"),
     _delay("delay_p999", 0.999, "99.9 % of messages keep"),

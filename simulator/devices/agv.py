@@ -28,7 +28,7 @@ from simulator.device import (
     ns,
     span,
 )
-from simulator.plant.control import STATE_BYTES
+from simulator.plant.control import SERVICE_CHANNELS, STATE_BYTES
 from simulator.plant.floor import Container, Floor, Mission, arrive
 
 AmpereHours = Annotated[float, Field(gt=0, json_schema_extra={"unit": "Ah"})]
@@ -165,6 +165,7 @@ class Agv:
     channels: ClassVar[Mapping[str, str]] = {
         "mission": "1", "driving": "1", "loaded": "1", "charging": "1", "battery_ratio": "1",
         "x_m": "m", "y_m": "m", "bin": "1", "count": "1", "down": "1",
+        **SERVICE_CHANNELS,
     }  # fmt: skip
 
     def __init__(self, spec: AgvSpec, floor: Floor) -> None:
@@ -331,7 +332,8 @@ class Agv:
 
     def first_reports(self, t_ns: int) -> list[Report]:
         """Online, and where it is."""
-        return [VdaConnection(self.asset, t_ns), self._state(t_ns)]
+        online = VdaConnection(self.asset, t_ns)
+        return [online, self._state(t_ns), *self.control.first_reports(t_ns)]
 
     def reports(self, times: Times) -> list[Report]:
         """State at every event and at the end of each pane; delay histograms by the pane."""

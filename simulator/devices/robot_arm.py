@@ -29,6 +29,7 @@ from simulator.device import (
     span,
 )
 from simulator.plant import Order
+from simulator.plant.control import SERVICE_CHANNELS
 from simulator.plant.floor import Container, Floor, Output, arrive
 
 INTERLOCK_BYTES = 120
@@ -90,7 +91,7 @@ class RobotArm(Unit):
     channels: ClassVar[Mapping[str, str]] = {
         "state": "PackML", "produced": "1", "scrap": "1", "energy_kwh": "kWh",
         "current_j1_a": "A", "winding_c": "degC", "cycle_s": "s", "wait_s": "s",
-        "bin": "1", "count": "1", "down": "1",
+        "bin": "1", "count": "1", "down": "1", **SERVICE_CHANNELS,
     }  # fmt: skip
 
     def __init__(self, spec: RobotArmSpec, floor: Floor) -> None:
@@ -219,6 +220,7 @@ class RobotArm(Unit):
                 "state": state, "produced": (0,), "energy_kwh": (0.0,),
                 "current_j1_a": (self.spec.gravity_a,), "winding_c": (self.spec.ambient_c,),
             }),
+            *self.control.first_reports(t_ns),
         ]  # fmt: skip
 
     def reports(self, times: Times) -> list[Report]:

@@ -11,7 +11,8 @@ A message is *whole* once its last byte had room in the carrier, *open* once it 
 sent in the next slot of its direction. A failed transmission is told by the receiver (a downlink
 failure must wait for an uplink slot to say so), rescheduled, and sent in a slot again: the spacing
 of retransmissions follows from the slot pattern and is nowhere a constant. One die decides how
-often a message fails: at least k times if the die is below ``first * next**(k-1)``.
+often a message fails: at least k times if the die is below ``first * next**(k-1)``. A message of
+several slots is in one piece when all its blocks are. A standing grant replaces the request.
 
 A ``Cell`` is what its bearers share; the bearer's own state is in ``Scheduled``.
 """
@@ -19,11 +20,20 @@ A ``Cell`` is what its bearers share; the bearer's own state is in ``Scheduled``
 from bisect import bisect_left
 
 import numpy as np
-from numpy.typing import NDArray
 
-from simulator.link.columns import ODDS, Flags, Ints, byte_ps, ns, roll_hop, roll_odds
-from simulator.link.profile import Carrier, Cellular, Harq
-from simulator.link.shadowing import Fade
+from simulator.link.columns import (
+    ODDS,
+    Backlog,
+    Flags,
+    Floats,
+    Ints,
+    Record,
+    byte_ps,
+    ns,
+    roll_hop,
+    roll_odds,
+)
+from simulator.link.profile import Carrier, Cellular, Harq, StandingGrant
 
 _NEVER_NS = -(2**62)
 
@@ -72,25 +82,49 @@ class Cell:
         self.slot_ns = ns(spec.slot_ms)
         period_ns = len(spec.pattern) * self.slot_ns
         phase_ns = int(np.random.default_rng([seed, 0xCE11]).integers(period_ns))
-        clock = Clock(phase_ns, spec.drift_ppm)
+        self._clock = clock = Clock(phase_ns, spec.drift_ppm)
         up = [i * self.slot_ns for i, kind in enumerate(spec.pattern) if kind in "UF"]
         down = [i * self.slot_ns for i, kind in enumerate(spec.pattern) if kind in "DF"]
         self.up = Grid(up, period_ns, clock)
         self.down = Grid(down, period_ns, clock)
         self.requests = Grid(up[:1], ns(spec.grant.sr_period_ms), clock)
+        self._first_up, self._period_ns = up[:1], period_ns
+
+    def occasions(self, period_ns: int) -> Grid:
+        """When a device with a standing grant may send."""
+        return Grid(self._first_up, period_ns, self._clock)
+
+    def slot_bytes(self, *, uplink: bool) -> int:
+        """What one slot carries for one device."""
+        carrier, kinds = (self.spec.up, "UF") if uplink else (self.spec.down, "DF")
+        usable = sum(kind in kinds for kind in self.spec.pattern)
+        return max(round(carrier.rate_mbps * self._period_ns / usable / 8_000.0), 1)
 
 
 class Scheduled:
-    """One direction of one device in a cell."""
+    """One direction of one device in a cell; its signal's depth is told with every message."""
 
-    def __init__(self, cell: Cell, fade: Fade, *, uplink: bool) -> None:
-        self._cell, self._fade, self._uplink = cell, fade, uplink
+    def __init__(
+        self,
+        cell: Cell,
+        *,
+        uplink: bool,
+        grant: StandingGrant | None = None,
+        backlog: Backlog | None = None,
+    ) -> None:
+        self._cell, self._uplink, self._backlog = cell, uplink, backlog
         self._carrier: Carrier = cell.spec.up if uplink else cell.spec.down
         self._slots = cell.up if uplink else cell.down
+        self._slot_bytes = cell.slot_bytes(uplink=uplink)
         self._byte_ps = byte_ps(self._carrier.rate_mbps)
         self._hold_ns = ns(cell.spec.grant.hold_ms)
         self._decode_ns = ns(self._carrier.harq.decode_ms)
         self._ready_ns = self._free_ns = self._open_ns = _NEVER_NS
+        self._occasions = None
+        if uplink and grant is not None:
+            self._occasions = cell.occasions(ns(grant.period_ms))
+            self._grant_bytes = grant.grant_bytes
+        self.parts: Record | None = None
 
     def roll(self, rng: np.random.Generator, n: int) -> list[Ints]:
         spec, harq = self._cell.spec, self._carrier.harq
@@ -102,50 +136,98 @@ class Scheduled:
             roll_hop(rng, spec.grant.processing, n) if self._uplink else np.zeros(n, np.int64),
         ]
 
-    def one(self, ready_ns: int, n_bytes: int, dice: list[int]) -> tuple[int, bool]:
+    def one(
+        self, ready_ns: int, n_bytes: int, dice: list[int], depth: float, cell: int
+    ) -> tuple[int, bool]:
         luck, misread, schedule_ns, recovery_ns, grant_ns = dice
-        cell = self._cell
-        whole_ns = max(ready_ns, self._free_ns) + n_bytes * self._byte_ps // 1_000
-        open_ns = whole_ns
-        if self._uplink and ready_ns - self._ready_ns > self._hold_ns:
-            open_ns = cell.requests.next(whole_ns) + cell.slot_ns + grant_ns
+        frame = self._cell
+        wait_ns = served_ns = 0
+        if self._backlog is not None:
+            wait_ns, served_ns = self._backlog.one(ready_ns, n_bytes, cell)
+        air_ns = n_bytes * self._byte_ps // 1_000
+        whole_ns = max(ready_ns + wait_ns, self._free_ns) + served_ns + air_ns
+        open_ns, slots = whole_ns, self._slots
+        if self._occasions is not None:
+            if n_bytes > self._grant_bytes:
+                open_ns = self._occasions.next(whole_ns) + frame.slot_ns + grant_ns
+            else:
+                slots = self._occasions
+        elif self._uplink and ready_ns - self._ready_ns > self._hold_ns:
+            open_ns = frame.requests.next(whole_ns) + frame.slot_ns + grant_ns
         open_ns = max(open_ns, self._open_ns)
         self._ready_ns, self._free_ns, self._open_ns = ready_ns, whole_ns, open_ns
-        sent_ns = self._slots.next(open_ns) + cell.slot_ns
+        slot_ns = slots.next(open_ns)
 
+        sent_ns, heard, rounds = slot_ns + frame.slot_ns, True, 1
         harq = self._carrier.harq
-        depth = self._fade.depth(ready_ns)
         first = harq.first_error_ratio + (1.0 - harq.first_error_ratio) * depth
-        again = harq.next_error_ratio + (1.0 - harq.next_error_ratio) * depth
-        odds = first * ODDS
-        if luck >= odds:
-            return sent_ns, True
+        blocks = -(-n_bytes // self._slot_bytes)
+        odds = blocks * first / (1.0 + (blocks - 1) * first) * ODDS
+        if luck < odds:
+            again = harq.next_error_ratio + (1.0 - harq.next_error_ratio) * depth
+            sent_ns, heard, rounds = self._repaired(
+                harq, sent_ns, luck, misread, schedule_ns, recovery_ns, odds, again
+            )
+        if self.parts is not None:
+            self.parts.row(
+                whole_ns - air_ns - ready_ns,
+                air_ns + frame.slot_ns,
+                open_ns - whole_ns,
+                slot_ns - open_ns,
+                sent_ns - slot_ns - frame.slot_ns,
+                rounds,
+            )
+        return sent_ns, heard
+
+    def _repaired(
+        self,
+        harq: Harq,
+        sent_ns: int,
+        luck: int,
+        misread: int,
+        schedule_ns: int,
+        recovery_ns: int,
+        odds: float,
+        again: float,
+    ) -> tuple[int, bool, int]:
+        """A message whose first transmission failed: last one's end, heard or not, how many."""
+        cell = self._cell
         if misread < harq.feedback_error_ratio * ODDS:
-            return self._slots.next(sent_ns + recovery_ns) + cell.slot_ns, True
-        for _ in range(harq.transmissions - 1):
+            return self._slots.next(sent_ns + recovery_ns) + cell.slot_ns, True, 2
+        for further in range(1, harq.transmissions):
             verdict_ns = sent_ns + self._decode_ns
             if not self._uplink:
                 verdict_ns = cell.up.next(verdict_ns) + cell.slot_ns
             sent_ns = self._slots.next(verdict_ns + schedule_ns) + cell.slot_ns
             odds *= again
             if luck >= odds:
-                return sent_ns, True
+                return sent_ns, True, 1 + further
         whole_failure = odds / ODDS
-        for _ in range(cell.spec.rlc.rounds):
+        for further in range(cell.spec.rlc.rounds):
             sent_ns = self._slots.next(sent_ns + recovery_ns) + cell.slot_ns
             odds *= whole_failure
             if luck >= odds:
-                return sent_ns, True
-        return sent_ns, False
+                return sent_ns, True, harq.transmissions + 1 + further
+        return sent_ns, False, harq.transmissions + cell.spec.rlc.rounds
 
-    def many(self, ready_ns: Ints, n_bytes: Ints, dice: Ints) -> tuple[Ints, Flags]:
+    def many(
+        self, ready_ns: Ints, n_bytes: Ints, dice: Ints, depth: Floats, cell: Ints
+    ) -> tuple[Ints, Flags]:
         luck, misread, schedule_ns, recovery_ns, grant_ns = dice
-        cell = self._cell
-        whole_ns = queued(ready_ns, n_bytes * self._byte_ps // 1_000, self._free_ns)
+        frame = self._cell
+        air_ns = n_bytes * self._byte_ps // 1_000
+        first_ns, work_ns = ready_ns, air_ns
+        if self._backlog is not None:
+            wait_ns, served_ns = self._backlog.many(ready_ns, n_bytes, cell)
+            first_ns, work_ns = ready_ns + wait_ns, air_ns + served_ns
+        whole_ns = queued(first_ns, work_ns, self._free_ns)
         open_ns = whole_ns
-        if self._uplink:
+        if self._occasions is not None:
+            asked_ns = self._occasions.nexts(whole_ns) + frame.slot_ns + grant_ns
+            open_ns = np.where(n_bytes > self._grant_bytes, asked_ns, whole_ns)
+        elif self._uplink:
             idle = np.diff(ready_ns, prepend=self._ready_ns) > self._hold_ns
-            asked_ns = cell.requests.nexts(whole_ns) + cell.slot_ns + grant_ns
+            asked_ns = frame.requests.nexts(whole_ns) + frame.slot_ns + grant_ns
             open_ns = np.where(idle, asked_ns, whole_ns)
         open_ns = np.maximum(np.maximum.accumulate(open_ns), self._open_ns)
         self._ready_ns, self._free_ns, self._open_ns = (
@@ -153,24 +235,39 @@ class Scheduled:
             int(whole_ns[-1]),
             int(open_ns[-1]),
         )
-        sent_ns = self._slots.nexts(open_ns) + cell.slot_ns
+        slot_ns = self._slots.nexts(open_ns)
+        if self._occasions is not None:
+            own_ns = self._occasions.nexts(open_ns)
+            slot_ns = np.where(n_bytes > self._grant_bytes, slot_ns, own_ns)
 
+        sent_ns = slot_ns + frame.slot_ns
         harq = self._carrier.harq
-        depth = self._fade.depths(ready_ns)
         first = harq.first_error_ratio + (1.0 - harq.first_error_ratio) * depth
-        failed = np.flatnonzero(luck < first * ODDS)
+        blocks = -(-n_bytes // self._slot_bytes)
+        odds = blocks * first / (1.0 + (blocks - 1) * first) * ODDS
+        failed = np.flatnonzero(luck < odds)
         heard = np.ones(len(ready_ns), np.bool_)
+        rounds = np.ones(len(ready_ns), np.int64)
         if len(failed):
             again = harq.next_error_ratio + (1.0 - harq.next_error_ratio) * depth[failed]
-            sent_ns[failed], heard[failed] = self._repair(
+            sent_ns[failed], heard[failed], rounds[failed] = self._repair(
                 harq,
                 sent_ns[failed],
                 luck[failed],
                 misread[failed],
                 schedule_ns[failed],
                 recovery_ns[failed],
-                first[failed] * ODDS,
+                odds[failed],
                 again,
+            )
+        if self.parts is not None:
+            self.parts.columns(
+                whole_ns - air_ns - ready_ns,
+                air_ns + frame.slot_ns,
+                open_ns - whole_ns,
+                slot_ns - open_ns,
+                sent_ns - slot_ns - frame.slot_ns,
+                rounds,
             )
         return sent_ns, heard
 
@@ -182,13 +279,14 @@ class Scheduled:
         misread: Ints,
         schedule_ns: Ints,
         recovery_ns: Ints,
-        odds: NDArray[np.float64],
-        again: NDArray[np.float64],
-    ) -> tuple[Ints, Flags]:
-        """What ``one`` does to a message whose first transmission failed."""
+        odds: Floats,
+        again: Floats,
+    ) -> tuple[Ints, Flags, Ints]:
+        """``_repaired`` of columns."""
         cell = self._cell
         fooled = misread < harq.feedback_error_ratio * ODDS
         sent_ns = np.where(fooled, self._slots.nexts(sent_ns + recovery_ns) + cell.slot_ns, sent_ns)
+        rounds = np.where(fooled, 2, 1)
         left = np.flatnonzero(~fooled)
         for _ in range(harq.transmissions - 1):
             if not len(left):
@@ -197,6 +295,7 @@ class Scheduled:
             if not self._uplink:
                 verdict_ns = cell.up.nexts(verdict_ns) + cell.slot_ns
             sent_ns[left] = self._slots.nexts(verdict_ns + schedule_ns[left]) + cell.slot_ns
+            rounds[left] += 1
             odds[left] *= again[left]
             left = left[luck[left] < odds[left]]
         whole_failure = odds / ODDS
@@ -204,11 +303,12 @@ class Scheduled:
             if not len(left):
                 break
             sent_ns[left] = self._slots.nexts(sent_ns[left] + recovery_ns[left]) + cell.slot_ns
+            rounds[left] += 1
             odds[left] *= whole_failure[left]
             left = left[luck[left] < odds[left]]
         heard = np.ones(len(sent_ns), np.bool_)
         heard[left] = False
-        return sent_ns, heard
+        return sent_ns, heard, rounds
 
 
 def queued(ready_ns: Ints, work_ns: Ints, free_ns: int) -> Ints:

@@ -10,6 +10,7 @@ from simulator.link.profile import Hop
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 ODDS = 2.0**53
 """A die that decides between outcomes is an integer in ``[0, ODDS)``: ``die < ratio * ODDS``."""
@@ -35,22 +36,79 @@ def byte_ps(rate_mbps: float) -> int:
     return round(8e6 / rate_mbps)
 
 
+AIR_PARTS = ("queue_ns", "air_ns", "access_ns", "align_ns", "harq_ns", "rounds")
+"""Where a message's time on the radio went: behind its own and others' messages, on the air, for a
+grant or a free medium, for a slot, for repair; and how often it was sent."""
+
+
+class Record:
+    """Rows of a trace, gathered one by one or in columns."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._pieces: list[Ints] = []
+        self._rows: list[tuple[int, ...]] = []
+
+    def row(self, *values: int) -> None:
+        """One message."""
+        self._rows.append(values)
+
+    def columns(self, *values: Ints) -> None:
+        """Many messages."""
+        self._flush()
+        self._pieces.append(np.array(values, np.int64))
+
+    def take(self) -> dict[str, Ints]:
+        """Everything since the last time."""
+        self._flush()
+        empty = np.empty((len(self._names), 0), np.int64)
+        whole = np.concatenate([empty, *self._pieces], axis=1)
+        self._pieces = []
+        return dict(zip(self._names, whole, strict=True))
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._pieces.append(np.array(self._rows, np.int64).T)
+            self._rows = []
+
+
+class Backlog(Protocol):
+    """What the traffic of others costs a message."""
+
+    def one(self, t_ns: int, n_bytes: int, cell: int) -> tuple[int, int]:
+        """Until a message's first turn, unless its own queue is served already; and what others'
+        turns add to its service."""
+        ...
+
+    def many(self, t_ns: Ints, n_bytes: Ints, cell: Ints) -> tuple[Ints, Ints]:
+        """``one`` of columns."""
+        ...
+
+
 class Air(Protocol):
     """The radio as one bearer uses it: from ready to heard.
 
-    ``ready_ns`` never goes back. ``one`` and ``many`` do the same to the state and give the same
-    times; both work in integers, or in float operations that IEEE 754 rounds exactly, so that a
-    column and a single value cannot differ.
+    ``ready_ns`` never goes back; ``depth`` is how far below the coding's floor the signal is, 0 to
+    1. ``one`` and ``many`` do the same to the state and give the same times; both work in integers,
+    or in float operations that IEEE 754 rounds exactly, so that a column and a single value cannot
+    differ.
     """
+
+    parts: Record | None
+    """Where the time went, if somebody wants to know."""
 
     def roll(self, rng: np.random.Generator, n: int) -> list[Ints]:
         """The dice of ``n`` messages, one column per question."""
         ...
 
-    def one(self, ready_ns: int, n_bytes: int, dice: list[int]) -> tuple[int, bool]:
+    def one(
+        self, ready_ns: int, n_bytes: int, dice: list[int], depth: float, cell: int
+    ) -> tuple[int, bool]:
         """When the message was heard or given up, and which of the two."""
         ...
 
-    def many(self, ready_ns: Ints, n_bytes: Ints, dice: Ints) -> tuple[Ints, Flags]:
+    def many(
+        self, ready_ns: Ints, n_bytes: Ints, dice: Ints, depth: Floats, cell: Ints
+    ) -> tuple[Ints, Flags]:
         """The same for columns; ``dice`` has a row per question."""
         ...

@@ -8,19 +8,24 @@ Theory of operation
 Every hop keeps the order. Each bearer rolls its dice from a stream of its own, message by message
 in a fixed schedule of blocks (16, 32, ... 256): the dice of the n-th message depend on nothing but
 the seed, the device, the direction and n. Hence ``send`` and ``send_many`` may be mixed and cut at
-will. What devices share is in the ``Link`` (today one ``Cell``: its frame, no load), what is a
-device's own in its ``Bearer`` and ``Air``.
+will. What devices share is in the ``Link`` (the frame in ``Cell``; cells, their declared load and
+faults in ``Surroundings``), what is a device's own in its ``Bearer``, ``Air`` and ``Spot``.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 from zlib import crc32
 
 import numpy as np
 
+from config.errors import ConfigError
 from simulator.link.cellular import Cell, Scheduled
-from simulator.link.columns import ODDS, Air, Ints, roll_hop, roll_odds
-from simulator.link.profile import Profile, Tcp, Udp, Wifi, Wired
+from simulator.link.columns import AIR_PARTS, ODDS, Air, Ints, Record, roll_hop, roll_odds
+from simulator.link.faults import Fault
+from simulator.link.layout import Layout
+from simulator.link.profile import Cellular, Profile, Shadowing, Tcp, Udp, Wifi, Wired
 from simulator.link.shadowing import Fade
+from simulator.link.surroundings import CAUSES, Spot, Surroundings
 from simulator.link.transport import Datagrams, Stream, Transport
 from simulator.link.wifi import Contended
 from simulator.link.wired import Wire
@@ -28,6 +33,19 @@ from simulator.link.wired import Wire
 _FIRST_BLOCK, _LAST_BLOCK = 16, 256
 _FEW = 12
 """Below this many messages a loop is faster than columns."""
+_ACK_BYTES = 60
+_NO_CELL, _NO_DEPTH = np.zeros(1, np.int64), np.zeros(1)
+_TRACE = (
+    "sent_ns",
+    "arrival_ns",
+    "n_bytes",
+    "hops_ns",
+    "core_ns",
+    "gap_ns",
+    "order_ns",
+    "stall_ns",
+    "cell",
+)
 _MAX_LOSSES = 6
 """Losses in a row of one segment; a bound for the doubling of the timeout."""
 
@@ -40,37 +58,77 @@ class Direction(IntEnum):
 
 
 class Link:
-    """A network of one profile. Every device's delays are its own: more devices change nothing."""
+    """A network of one profile. Every device's delays are its own: more devices change nothing.
 
-    def __init__(self, profile: Profile, seed: int) -> None:
+    Faults begin after ``start_ns``; a layout matters to bearers that are moved.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        seed: int,
+        layout: Layout | None = None,
+        faults: Sequence[Fault] = (),
+        start_ns: int = 0,
+    ) -> None:
         self.profile = profile
         self._seed = seed
         self._cell = Cell(profile.radio, seed) if profile.radio.kind == "cellular" else None
+        self._around = Surroundings(profile, seed, layout, faults, start_ns)
         self._typical_ns: dict[Direction, int] = {}
         if profile.transport.kind == "tcp":
             self._typical_ns = {
                 direction: _typical_ns(profile, direction) for direction in Direction
             }
 
-    def bearer(self, ue: str, direction: Direction) -> "Bearer":
+    def bearer(
+        self, ue: str, direction: Direction, slice: str | None = None, *, trace: bool = False
+    ) -> "Bearer":
         """A fresh bearer, as if nothing had been sent yet."""
+        return self._bearer(ue, direction, slice, trace, ())
+
+    def confirmed(
+        self, ue: str, direction: Direction, slice: str | None = None, *, inflight: int = 20
+    ) -> "Confirmed":
+        """A bearer under MQTT's QoS 1: acknowledgements ride the other direction, on their own
+        dice, and at most ``inflight`` messages wait for theirs."""
+        if self.profile.transport.kind != "tcp":
+            raise ConfigError("QoS 1 needs TCP", at=self.profile.name)
+        back = self._bearer(ue, Direction(1 - direction), slice, False, (0xAC,))
+        return Confirmed(self._bearer(ue, direction, slice, False, ()), back, inflight)
+
+    def _bearer(
+        self, ue: str, direction: Direction, slice: str | None, trace: bool, own: tuple[int, ...]
+    ) -> "Bearer":
+        device = crc32(ue.encode())
+        around, radio = self._around, self.profile.radio
+        fade = None
+        if isinstance(radio, Cellular):
+            fade = Fade(radio.shadowing, self._seed, device)
+        elif isinstance(radio, Wifi):
+            fade = _steady(radio, self._seed, device) if around.matter else None
         return Bearer(
             self.profile,
-            np.random.default_rng([self._seed, crc32(ue.encode()), int(direction)]),
-            self._air(ue, direction),
+            np.random.default_rng([self._seed, device, int(direction), *own]),
+            self._air(direction, around.slice_name(slice)),
             self._transport(direction),
             direction,
+            fade,
+            Spot(around, fade, device) if around.matter else None,
+            trace=trace,
         )
 
-    def _air(self, ue: str, direction: Direction) -> Air:
+    def _air(self, direction: Direction, slice: str) -> Air:
         radio = self.profile.radio
+        uplink = direction is Direction.UP
+        backlog = self._around.backlog(slice, uplink=uplink)
         if isinstance(radio, Wifi):
-            return Contended(radio)
+            return Contended(radio, backlog)
         if isinstance(radio, Wired):
-            return Wire(radio)
+            return Wire(radio, backlog)
         assert self._cell is not None
-        fade = Fade(radio.shadowing, self._seed, crc32(ue.encode()))
-        return Scheduled(self._cell, fade, uplink=direction is Direction.UP)
+        grant = radio.slices.named[slice].grant if slice else None
+        return Scheduled(self._cell, uplink=uplink, grant=grant, backlog=backlog)
 
     def _transport(self, direction: Direction) -> Transport:
         spec = self.profile.transport
@@ -89,22 +147,55 @@ class Bearer:
         air: Air,
         transport: Transport,
         direction: Direction,
+        fade: Fade | None,
+        spot: Spot | None,
+        *,
+        trace: bool,
     ) -> None:
         self.lost: dict[str, int] = {}
-        """Messages that never arrive, by cause: ``radio`` gave up, or ``drop`` behind it."""
+        """Messages that never arrive, by cause: ``radio`` gave up, ``drop`` behind it, or a fault
+        (``outage``, ``backhaul``)."""
         self._rng, self._air, self._transport = rng, air, transport
-        up, down, core = profile.up, profile.down, profile.core
-        self._near, self._far = (
-            ([up.device], [up.network, core])
-            if direction is Direction.UP
-            else ([core, down.network], [down.device])
-        )
+        self._fade, self._spot = fade, spot
+        up, down = profile.up, profile.down
+        self._up = direction is Direction.UP
+        self._near, self._far = (up.device, up.network) if self._up else (down.network, down.device)
+        self._core = profile.core
         self._drop_ratio = profile.drop_ratio
         self._mss_bytes = profile.transport.mss_bytes
         self._loses = profile.transport.kind == "udp"
+        self._drowns = profile.radio.kind == "wifi"
         self._t_ns = self._ready_ns = 0
         self._dice: Ints = np.empty((0, 0), np.int64)
         self._at = 0
+        self._trace = Record(_TRACE) if trace else None
+        if trace:
+            air.parts = Record(AIR_PARTS)
+
+    @property
+    def last_ns(self) -> int:
+        """When the last message was sent."""
+        return self._t_ns
+
+    def move(self, t_ns: int, x_m: float, y_m: float) -> None:
+        """Be at a place at a time, going straight from the waypoint before; then stand.
+
+        A waypoint may lie ahead of the messages, and one that comes before it cuts the way short: a
+        vehicle appends the end of its leg and, when stopped, where it stopped. After standing it
+        first says where it stands. Without a layout, and on a wire, places change nothing.
+        """
+        if self._spot is not None:
+            self._spot.move(t_ns, x_m, y_m)
+
+    def take_trace(self) -> dict[str, Ints]:
+        """Where the time of each message since the last call went, if the bearer was asked to
+        trace: integer columns whose ``_ns`` parts add up to the delay; a lost message has arrival
+        -1, and its parts add up to when that was known."""
+        if self._trace is None or self._air.parts is None:
+            raise ValueError("this bearer does not trace")
+        columns = self._trace.take() | (parts := self._air.parts.take())
+        columns["queue_ns"] = parts["queue_ns"] + columns.pop("order_ns")
+        return columns
 
     def send(self, t_ns: int, n_bytes: int) -> int | None:
         """When a message sent at ``t_ns`` arrives; ``None`` if it never does."""
@@ -113,10 +204,21 @@ class Bearer:
         self._t_ns = t_ns
         if self._at == self._dice.shape[1]:
             self._roll()
-        near_ns, far_ns, drop, *dice = self._dice[:, self._at].tolist()
+        near_ns, far_ns, core_ns, drop, *dice = self._dice[:, self._at].tolist()
         self._at += 1
-        self._ready_ns = max(self._ready_ns, t_ns + near_ns)
-        done_ns, heard = self._air.one(self._ready_ns, n_bytes, dice)
+        own_ns = self._ready_ns
+        ready_ns = self._ready_ns = max(own_ns, t_ns + near_ns)
+        cell = pause_ns = until_ns = 0
+        cause = ""
+        if self._spot is None:
+            depth = 0.0 if self._fade is None else self._fade.depth(ready_ns)
+        else:
+            cell, depth_there, pause_ns, until_ns, cause = self._spot.one(t_ns)
+            ready_ns = self._ready_ns = max(ready_ns, pause_ns)
+            depth = self._spot.depth(t_ns, ready_ns) if depth_there is None else depth_there
+        done_ns, heard = self._air.one(ready_ns, n_bytes, dice, depth, cell)
+        if self._drowns and drop > (1.0 - depth) * ODDS:
+            heard = False
         ratio = min(-(-n_bytes // self._mss_bytes) * self._drop_ratio, 0.5)
         odds = ratio * ODDS
         losses = 0 if heard else 1
@@ -124,9 +226,22 @@ class Bearer:
         while drop < odds and losses < _MAX_LOSSES:
             losses += 1
             odds *= ratio
-        if losses and self._loses:
-            self._count("drop" if heard and dropped else "radio", 1)
-        arrival_ns = self._transport.one(t_ns, done_ns + far_ns, losses)
+        if self._loses and (losses or until_ns):
+            self._count(cause or ("drop" if heard and dropped else "radio"), 1)
+        arrival_ns = self._transport.one(t_ns, done_ns + far_ns, losses, until_ns)
+        if self._trace is not None:
+            gap_ns = max(pause_ns - t_ns - near_ns, 0)
+            self._trace.row(
+                t_ns,
+                arrival_ns,
+                n_bytes,
+                near_ns + far_ns - core_ns,
+                core_ns,
+                gap_ns,
+                ready_ns - t_ns - near_ns - gap_ns,
+                max(arrival_ns - done_ns - far_ns, 0),
+                cell,
+            )
         return None if arrival_ns < 0 else arrival_ns
 
     def send_many(self, t_ns: Ints, n_bytes: Ints) -> Ints:
@@ -138,21 +253,52 @@ class Bearer:
         if t_ns[0] < self._t_ns or np.any(t_ns[1:] < t_ns[:-1]):
             raise ValueError("messages must be in order of time")
         self._t_ns = int(t_ns[-1])
-        near_ns, far_ns, drop = (dice := self._take(n))[:3]
+        near_ns, far_ns, core_ns, drop = (dice := self._take(n))[:4]
         ready_ns = np.maximum(np.maximum.accumulate(t_ns + near_ns), self._ready_ns)
+        cell = _NO_CELL
+        until_ns = pause_ns = None
+        causes: Ints | None = None
+        if self._spot is None:
+            depth = _NO_DEPTH if self._fade is None else self._fade.depths(ready_ns)
+        else:
+            cell, depth, pause_ns, until_ns, causes, since = self._spot.many(t_ns)
+            ready_ns = np.maximum(ready_ns, np.maximum.accumulate(pause_ns))
+            depth[:since] = self._spot.depths(t_ns[:since], ready_ns[:since])
         self._ready_ns = int(ready_ns[-1])
-        done_ns, heard = self._air.many(ready_ns, n_bytes, dice[3:])
-        losses = self._losses(heard.astype(np.int64), drop, n_bytes)
-        return self._transport.many(t_ns, done_ns + far_ns, losses)
+        done_ns, heard = self._air.many(ready_ns, n_bytes, dice[4:], depth, cell)
+        if self._drowns:
+            heard &= drop <= (1.0 - depth) * ODDS
+        losses = self._losses(heard.astype(np.int64), drop, n_bytes, causes)
+        arrival_ns = self._transport.many(t_ns, done_ns + far_ns, losses, until_ns)
+        if self._trace is not None:
+            late_ns = ready_ns - t_ns - near_ns
+            gap_ns = np.zeros(n, np.int64)
+            if pause_ns is not None:
+                gap_ns = np.maximum(pause_ns - t_ns - near_ns, 0)
+            self._trace.columns(
+                t_ns,
+                arrival_ns,
+                n_bytes,
+                near_ns + far_ns - core_ns,
+                core_ns,
+                gap_ns,
+                late_ns - gap_ns,
+                np.maximum(arrival_ns - done_ns - far_ns, 0),
+                np.broadcast_to(cell, n),
+            )
+        return arrival_ns
 
-    def _losses(self, heard: Ints, drop: Ints, n_bytes: Ints) -> Ints:
+    def _losses(self, heard: Ints, drop: Ints, n_bytes: Ints, causes: Ints | None) -> Ints:
         ratio = np.minimum(-(-n_bytes // self._mss_bytes) * self._drop_ratio, 0.5)
         odds = ratio * ODDS
         losses = 1 - heard
         left = np.flatnonzero(drop < odds)
         if self._loses:
-            self._count("drop", int(heard[left].sum()))
-            self._count("radio", int(losses.sum()))
+            passed = np.ones(len(heard), np.bool_) if causes is None else causes == 0
+            self._count("drop", int(heard[left][passed[left]].sum()))
+            self._count("radio", int(losses[passed].sum()))
+            for number, cause in enumerate(CAUSES if causes is not None else ()):
+                self._count(cause, int(np.sum(causes == number)) if number else 0)
         while len(left := left[(drop[left] < odds[left]) & (losses[left] < _MAX_LOSSES)]):
             losses[left] += 1
             odds[left] *= ratio[left]
@@ -165,12 +311,20 @@ class Bearer:
     def _roll(self) -> None:
         rng, n = self._rng, self._dice.shape[1]
         n = min(2 * n, _LAST_BLOCK) if n else _FIRST_BLOCK
-        near = [roll_hop(rng, hop, n) for hop in self._near]
-        far = [roll_hop(rng, hop, n) for hop in self._far]
+        if self._up:
+            near = roll_hop(rng, self._near, n)
+            far = roll_hop(rng, self._far, n)
+            core = roll_hop(rng, self._core, n)
+            far = far + core
+        else:
+            core = roll_hop(rng, self._core, n)
+            near = core + roll_hop(rng, self._near, n)
+            far = roll_hop(rng, self._far, n)
         self._dice = np.stack(
             [
-                sum(near[1:], near[0]),
-                sum(far[1:], far[0]),
+                near,
+                far,
+                core,
                 roll_odds(rng, n),
                 *self._air.roll(rng, n),
             ]
@@ -188,6 +342,47 @@ class Bearer:
             n -= piece.shape[1]
             pieces.append(piece)
         return np.concatenate(pieces, axis=1)
+
+
+class Confirmed:
+    """One direction of one device under QoS 1. Order is the bearer's; acknowledging adds none."""
+
+    def __init__(self, forth: Bearer, back: Bearer, inflight: int) -> None:
+        self._forth, self._back = forth, back
+        self._inflight = inflight
+        self._acked: Ints = np.zeros(inflight, np.int64)
+        self._entered_ns = 0
+
+    def move(self, t_ns: int, x_m: float, y_m: float) -> None:
+        """``Bearer.move`` of both directions, no earlier than what is already under way."""
+        for bearer in (self._forth, self._back):
+            bearer.move(max(t_ns, bearer.last_ns), x_m, y_m)
+
+    def send(self, t_ns: int, n_bytes: int) -> tuple[int, int]:
+        """Arrival, and when the sender has its acknowledgement."""
+        arrival_ns, acked_ns = self.send_many(np.array([t_ns]), np.array([n_bytes]))
+        return int(arrival_ns[0]), int(acked_ns[0])
+
+    def send_many(self, t_ns: Ints, n_bytes: Ints) -> tuple[Ints, Ints]:
+        """``send`` for columns in order of time."""
+        arrivals, acks = np.empty_like(t_ns), np.empty_like(t_ns)
+        for at in range(0, len(t_ns), self._inflight):
+            part = slice(at, at + self._inflight)
+            n = len(t_ns[part])
+            # A place in flight is free once the message that many before was acknowledged.
+            entered_ns = np.maximum(np.maximum.accumulate(t_ns[part]), self._acked[:n])
+            entered_ns = np.maximum(np.maximum.accumulate(entered_ns), self._entered_ns)
+            self._entered_ns = int(entered_ns[-1])
+            arrivals[part] = self._forth.send_many(entered_ns, n_bytes[part])
+            acks[part] = self._back.send_many(arrivals[part], np.full(n, _ACK_BYTES, np.int64))
+            self._acked = np.concatenate([self._acked[n:], acks[part]])
+        return arrivals, acks
+
+
+def _steady(radio: Wifi, seed: int, device: int) -> Fade:
+    """No fading of its own, only a margin against noise."""
+    spec = Shadowing(sd_db=0.0, decorrelation_s=1.0, margin_db=radio.margin_db)
+    return Fade(spec, seed, device)
 
 
 def _typical_ns(profile: Profile, direction: Direction) -> int:

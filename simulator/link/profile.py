@@ -156,6 +156,18 @@ class Slice(Spec):
         return self
 
 
+class Slices(Spec):
+    """Slices by name; any name will do."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Slice] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def named(self) -> dict[str, Slice]:
+        """All of them."""
+        return self.__pydantic_extra__
+
+
 class Sharing(Spec):
     """How the scheduler divides a cell among slices; within one, backlogged flows take turns."""
 
@@ -183,7 +195,7 @@ class Mobility(Spec):
 
     hysteresis_db: Decibels = 3.0
     """Another cell must be this much stronger (event A3) ..."""
-    trigger_ms: PositiveMs = 240.0
+    trigger_ms: PositiveMs = 320.0
     """... for this long."""
     gap: Gap = Gap(median_ms=35.0, p99_ms=120.0)
     failure_ratio: SmallRatio = 0.008
@@ -229,18 +241,19 @@ class Cellular(Spec):
     sharing: Sharing = Sharing()
     default_slice: str = ""
     """Slice of a bearer that names none."""
-    slices: dict[str, Slice] = {}
+    slices: Slices = Slices()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if bool(self.slices) != (self.default_slice in self.slices):
+        slices = self.slices.named
+        if bool(slices) != (self.default_slice in slices):
             raise ValueError("default_slice is none of the slices")
         if self.pattern != "F" and not {"D", "U"} <= set(self.pattern):
             raise ValueError("pattern needs at least one D and one U")
         turn_ns = len(self.pattern) * round(self.slot_ms * NS_PER_MS)
         if round(self.grant.sr_period_ms * NS_PER_MS) % turn_ns:
             raise ValueError(f"grant.sr_period_ms is no multiple of {turn_ns / NS_PER_MS:g} ms")
-        for name, each in self.slices.items():
+        for name, each in slices.items():
             if each.grant and round(each.grant.period_ms * NS_PER_MS) % turn_ns:
                 raise ValueError(
                     f"slices.{name}.grant.period_ms is no multiple of {turn_ns / NS_PER_MS:g} ms"
@@ -268,7 +281,9 @@ class Wifi(Spec):
     busy_ratio: Ratio
     """Countdown slots in which another station takes the medium."""
     busy_ms: PositiveMs
-    """Mean time it then keeps it."""
+    """Mean time it then keeps it, and so a turn of background traffic."""
+    margin_db: Decibels = 20.0
+    """Noise that a device whose position is not known can bear."""
     propagation: Propagation = Propagation(
         carrier_ghz=5.5, power_dbm=20.0, noise_dbm=-92.0, floor_db=3.0
     )

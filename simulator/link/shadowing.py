@@ -5,10 +5,9 @@ and the share of failures grows to one over ``knee_db``: ``depth`` is how far do
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from config.units import NS_PER_S
-from simulator.link.columns import Ints
+from simulator.link.columns import Floats, Ints
 from simulator.link.lattice import Noise, key
 from simulator.link.profile import Shadowing
 
@@ -25,7 +24,7 @@ class Fade:
         fade = self._noise.at(t_ns) * -self._sd + worse_db
         return min(max((fade - self._margin) / self._knee, 0.0), 1.0)
 
-    def depths(self, t_ns: Ints, worse_db: "NDArray[np.float64] | float" = 0.0) -> NDArray[np.float64]:
+    def depths(self, t_ns: Ints, worse_db: Floats | float = 0.0) -> Floats:
         """``depth`` of a column."""
-        fade = self._noise.column(t_ns) * -self._sd + worse_db
+        fade: Floats = self._noise.column(t_ns) * -self._sd + worse_db
         return np.clip((fade - self._margin) / self._knee, 0.0, 1.0)

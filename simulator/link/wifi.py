@@ -7,18 +7,20 @@ Frames that queued meanwhile leave in the same transmission (aggregation).
 
 import numpy as np
 
-from simulator.link.columns import Flags, Ints, byte_ps, ns
+from simulator.link.columns import Backlog, Flags, Floats, Ints, Record, byte_ps, ns
 from simulator.link.profile import Wifi
 
 
 class Contended:
     """One direction of one station."""
 
-    def __init__(self, spec: Wifi) -> None:
+    def __init__(self, spec: Wifi, backlog: Backlog | None = None) -> None:
         self._spec = spec
         self._byte_ps = byte_ps(spec.rate_mbps)
         self._free_ns = -(2**62)
         self._aggregate_heard = True
+        self._backlog = backlog
+        self.parts: Record | None = None
 
     def roll(self, rng: np.random.Generator, n: int) -> list[Ints]:
         spec = self._spec
@@ -36,22 +38,40 @@ class Contended:
             + slots * ns(spec.slot_us / 1_000)
             + np.rint(others * ns(spec.busy_ms)).astype(np.int64)
         )
-        return [access_ns, heard.astype(np.int64)]
+        return [access_ns, heard.astype(np.int64), attempts]
 
-    def one(self, ready_ns: int, n_bytes: int, dice: list[int]) -> tuple[int, bool]:
-        airtime_ns = n_bytes * self._byte_ps // 1_000
+    def one(
+        self, ready_ns: int, n_bytes: int, dice: list[int], depth: float, cell: int
+    ) -> tuple[int, bool]:
+        wait_ns = 0
+        if self._backlog is not None:
+            wait_ns = sum(self._backlog.one(ready_ns, n_bytes, cell))
+        return self._sent(ready_ns, n_bytes, dice, wait_ns)
+
+    def _sent(self, ready_ns: int, n_bytes: int, dice: list[int], wait_ns: int) -> tuple[int, bool]:
+        air_ns, access_ns, attempts = n_bytes * self._byte_ps // 1_000, 0, 1
         if ready_ns > self._free_ns:
-            self._free_ns = ready_ns + dice[0] + airtime_ns
-            self._aggregate_heard = bool(dice[1])
+            access_ns, heard, attempts = dice
+            self._free_ns = ready_ns + wait_ns + access_ns + air_ns
+            self._aggregate_heard = bool(heard)
         else:
-            self._free_ns += airtime_ns
+            self._free_ns += air_ns
+        if self.parts is not None:
+            queue_ns = self._free_ns - air_ns - access_ns - ready_ns
+            self.parts.row(queue_ns, air_ns, access_ns, 0, 0, attempts)
         return self._free_ns, self._aggregate_heard
 
-    def many(self, ready_ns: Ints, n_bytes: Ints, dice: Ints) -> tuple[Ints, Flags]:
+    def many(
+        self, ready_ns: Ints, n_bytes: Ints, dice: Ints, depth: Floats, cell: Ints
+    ) -> tuple[Ints, Flags]:
         # Who contends and who joins depends on the message before: a plain loop.
-        sizes = n_bytes.tolist()
-        rows = zip(ready_ns.tolist(), sizes, dice.T.tolist(), strict=True)
-        done = [self.one(ready, size, row) for ready, size, row in rows]
+        n = len(ready_ns)
+        waits = [0] * n
+        if self._backlog is not None:
+            wait_ns, served_ns = self._backlog.many(ready_ns, n_bytes, cell)
+            waits = (wait_ns + served_ns).tolist()
+        rows = zip(ready_ns.tolist(), n_bytes.tolist(), dice.T.tolist(), waits, strict=True)
+        done = [self._sent(*row) for row in rows]
         return (
             np.array([at for at, _ in done], np.int64),
             np.array([heard for _, heard in done], np.bool_),

@@ -9,7 +9,7 @@ import numpy as np
 from config.units import NS_PER_MS, NS_PER_S
 from ingest import bins
 from ingest.messages import Asset, Times
-from simulator.device import PANE_NS, Columns, Ints
+from simulator.device import PANE_NS, Columns, Ints, Steps
 from simulator.link.link import Bearer, Direction, Link
 
 BEAT_NS = 200 * NS_PER_MS
@@ -105,8 +105,65 @@ class Lane:
         self._recent = [t for t in self._recent if t >= before_ns - _KEEP_NS]
 
 
+SURVIVAL_NS = BEAT_NS
+"""How long the application lives without the message it expected (TS 22.104 survival time, for the
+traffic of mobile robots: one transfer interval)."""
+DEADLINE_NS = 10 * NS_PER_MS
+"""The delay budget of 5QI 82 and 83; a later message counts as a miss."""
+
+SERVICE_CHANNELS = {
+    f"{way}_{what}": "1" for way in ("uplink", "downlink") for what in ("up", "failures", "misses")
+}
+
+
+class Service:
+    """One direction as TS 22.104 sees it: up until nothing came for a beat and the survival time.
+
+    ``misses`` is the longest run of messages beyond the deadline that a pane saw the end or a
+    further part of.
+    """
+
+    def __init__(self, way: str, now_ns: int) -> None:
+        self.way = way
+        self.up = Steps(now_ns, 1)
+        self.failures = Steps(now_ns, 0)
+        self._heard_ns = now_ns
+        self._missed = 0
+
+    def note(self, arrived: Times, to_ns: int) -> None:
+        """Follow arrivals, oldest first, up to a time."""
+        limit_ns = BEAT_NS + SURVIVAL_NS
+        marks = np.concatenate(([self._heard_ns], arrived))
+        for index in np.nonzero(np.diff(marks) > limit_ns)[0].tolist():
+            self._fail(int(marks[index]) + limit_ns)
+            self.up.set(int(marks[index + 1]), 1)
+        self._heard_ns = int(marks[-1])
+        if to_ns - self._heard_ns > limit_ns:
+            self._fail(self._heard_ns + limit_ns)
+
+    def _fail(self, t_ns: int) -> None:
+        if self.up.last:
+            self.up.set(t_ns, 0)
+            self.failures.add(t_ns)
+
+    def longest_miss(self, delays: Ints) -> int:
+        """The longest run of misses among delays in order of arrival, begun earlier or not."""
+        longest = 0
+        for late in (delays > DEADLINE_NS).tolist():
+            self._missed = self._missed + 1 if late else 0
+            longest = max(longest, self._missed)
+        return longest
+
+    def reading(self, t_ns: int) -> dict[str, tuple[int, ...]]:
+        """The service at a time."""
+        return {
+            f"{self.way}_up": (self.up.get(t_ns),),
+            f"{self.way}_failures": (self.failures.get(t_ns),),
+        }
+
+
 class Control:
-    """Both directions of one device, and the delay histograms it publishes."""
+    """Both directions of one device, and what it publishes of their delays and their service."""
 
     def __init__(self, link: Link, asset: Asset, now_ns: int) -> None:
         self.asset = asset
@@ -114,21 +171,37 @@ class Control:
         phase_ns = crc32(path.encode()) % BEAT_NS
         self.up = Lane(link.bearer(path, Direction.UP), now_ns + phase_ns)
         self.down = Lane(link.bearer(path, Direction.DOWN), now_ns + phase_ns)
+        self.services = (Service("uplink", now_ns), Service("downlink", now_ns))
+
+    def first_reports(self, t_ns: int) -> list[Columns]:
+        """Both directions are up."""
+        return [self._service(service, t_ns) for service in self.services]
+
+    def _service(self, service: Service, t_ns: int) -> Columns:
+        return Columns(self.asset, "service", t_ns, (t_ns,), service.reading(t_ns))
 
     def reports(self, start_ns: int, end_ns: int) -> list[Columns]:
         """Per second of arrival and direction a histogram of delays; one report per pane."""
         keys: list[Ints] = []
+        out: list[Columns] = []
+        misses: list[list[int]] = []
         for down, lane in enumerate((self.up, self.down)):
             lane.advance(end_ns)
             arrived, delay = lane.delays(end_ns)
             lane.forget(end_ns)
+            changes, missed = self._serve(self.services[down], arrived, delay, start_ns, end_ns)
+            out += changes
+            misses.append(missed)
             second = (arrived - start_ns) // NS_PER_S
             keys.append((second * 2 + down) * _BINS + np.minimum(bins.bin_of(delay), _BINS - 1))
         found, count = np.unique(np.concatenate(keys), return_counts=True)
         number, rest = found % _BINS, found // _BINS
         t_ns = start_ns + rest // 2 * NS_PER_S
-        out: list[Columns] = []
-        for pane_ns in range(start_ns - start_ns % PANE_NS, end_ns, PANE_NS):
+        panes = range(start_ns - start_ns % PANE_NS, end_ns, PANE_NS)
+        for pane_ns, *missed in zip(panes, *misses, strict=False):
+            said_ns = min(pane_ns + PANE_NS, end_ns)
+            ch = {f"{s.way}_misses": (n,) for s, n in zip(self.services, missed, strict=True)}
+            out.append(Columns(self.asset, "service", said_ns, (said_ns - 1,), ch))
             low, high = np.searchsorted(t_ns, (pane_ns, pane_ns + PANE_NS)).tolist()
             if low < high:
                 ch = {
@@ -139,3 +212,16 @@ class Control:
                 sent_ns = min(pane_ns + PANE_NS, end_ns)
                 out.append(Columns(self.asset, "link", sent_ns, t_ns[low:high].tolist(), ch))
         return out
+
+    def _serve(
+        self, service: Service, arrived: Times, delay: Ints, start_ns: int, end_ns: int
+    ) -> tuple[list[Columns], list[int]]:
+        """Changes of a service, to be said at once, and its misses in each pane."""
+        order = np.argsort(arrived, kind="stable")
+        arrived, delay = arrived[order], delay[order]
+        service.note(arrived, end_ns)
+        changes = service.up.between(start_ns, end_ns)
+        panes = np.arange(start_ns - start_ns % PANE_NS, end_ns + PANE_NS, PANE_NS)
+        cuts = np.searchsorted(arrived, panes).tolist()
+        misses = [service.longest_miss(delay[low:high]) for low, high in pairwise(cuts)]
+        return [self._service(service, t_ns) for t_ns, _ in changes], misses

@@ -1,0 +1,68 @@
+"""Faults of a network at simulated times: what a scenario may ask for."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from config.units import DurationNs, Metres
+from simulator.link.profile import Decibels, MegabitsPerSecond, Spec
+
+_SINCE = Field(ge=0, json_schema_extra={"unit": "duration, like 90s or 1h30m"})
+
+
+class Area(Spec):
+    """A rectangle on the floor."""
+
+    x_m: Metres
+    y_m: Metres
+    width_m: Annotated[float, Field(gt=0, json_schema_extra={"unit": "m"})]
+    height_m: Annotated[float, Field(gt=0, json_schema_extra={"unit": "m"})]
+
+
+class Timed(Spec):
+    """What every fault has."""
+
+    after: DurationNs
+    """When it begins, from the start of the run."""
+    length: DurationNs
+    """How long it lasts."""
+
+
+class Outage(Timed):
+    """A cell, all cells of a station, or the whole network is off the air."""
+
+    kind: Literal["outage"]
+    cell: str = ""
+    """A cell or station of the layout; empty: all of them."""
+
+
+class Backhaul(Timed):
+    """Radio as usual, but nothing passes between the station and the MEC."""
+
+    kind: Literal["backhaul"]
+    cell: str = ""
+    """A cell or station of the layout; empty: all of them."""
+
+
+class Congestion(Timed):
+    """More video in a slice of a cell. It loads; nobody's dice change."""
+
+    kind: Literal["congestion"]
+    flows: Annotated[int, Field(ge=1, le=100_000)]
+    flow_mbps: MegabitsPerSecond = 4.0
+    direction: Literal["up", "down", "both"] = "up"
+    slice: str = ""
+    """Slice that carries it; empty: the last in priority."""
+    cell: str = ""
+    """A cell or station of the layout; empty: all of them."""
+
+
+class Interference(Timed):
+    """More noise: in an area, or everywhere; a device without a position feels the latter only."""
+
+    kind: Literal["interference"]
+    rise_db: Decibels
+    area: Area | None = None
+
+
+Fault = Annotated[Outage | Backhaul | Congestion | Interference, Field(discriminator="kind")]
