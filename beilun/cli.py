@@ -38,6 +38,8 @@ NOUNS = {
     "devices": ("nouns:devices", "list the device kinds, or describe one"),
     "scenarios": ("nouns:scenarios", "list the scenarios, or describe one"),
     "networks": ("nouns:networks", "list the network profiles, or describe one"),
+    "networks check": ("networks_check", "the link model against published measurements"),
+    "faults": ("nouns:faults", "list what can go wrong with a network, or describe one"),
     "networks compare": ("networks_compare", "one factory over two links, KPI by KPI"),
     "config": ("config", "show, check and describe settings and files"),
 }

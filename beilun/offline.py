@@ -36,7 +36,8 @@ def make_factory(scenario: Scenario, run: str) -> "Factory":
     from simulator.link.profile import load_profile
     from simulator.plant import load_plant
 
-    link = Link(load_profile(scenario.network), scenario.seed)
+    profile = load_profile(scenario.network)
+    link = Link(profile, scenario.seed, faults=scenario.fault, start_ns=scenario.start)
     plant = load_plant(scenario.plant_file())
     return Factory(plant, link, scenario.seed, run, scenario.start, scenario.length)
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from config.faults import Congestion
 from config.units import NS_PER_MS, NS_PER_S
-from simulator.link.faults import Congestion
 from simulator.link.layout import load_layout
 from simulator.link.link import Bearer, Direction, Link
 from simulator.link.profile import load_profile

@@ -22,6 +22,7 @@ from pydantic import (
 
 from config import tomlfile
 from config.errors import ConfigError, UsageError
+from config.faults import Fault
 from config.units import NS_PER_DAY, NS_PER_S, DurationNs, TimeNs, format_duration, parse_time
 
 _STRICT = ConfigDict(
@@ -192,6 +193,8 @@ class Scenario(BaseModel):
     """How much virtual time passes."""
     edge: EdgeSettings = EdgeSettings()
     """How the edge cuts time."""
+    fault: Annotated[tuple[Fault, ...], Field(strict=False)] = ()
+    """What goes wrong with the network, and when; `beilun faults` describes them."""
     expect: Annotated[tuple[Expect, ...], Field(strict=False)] = ()
     """What must hold at the end."""
     tolerance: dict[str, Tolerance] = {}

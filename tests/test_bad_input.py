@@ -1,23 +1,30 @@
 """Whatever others put on the broker or into a file: the run goes on, and says what it refused."""
 
 import json
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from config.units import NS_PER_S, parse_time
 from ingest.broker import Broker, BrokerAddress, free_port
 from ingest.recording import KEPT_REJECTS
-from tests.test_run import beilun, digest_of, finish, run, start
 
 Message = tuple[str, bytes | dict[str, object]]
+
+BEILUN = (sys.executable, "-m", "beilun")
+QUIET = {k: v for k, v in os.environ.items() if not k.startswith("BEILUN_")}
+LENGTH = "5m"
 
 START_NS = parse_time("2026-01-05T00:00:00Z")
 DATA = "beilun/v1/ningbo/casting/line1/dcm01/process"
@@ -80,22 +87,55 @@ GARBAGE = {
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The digest that five minutes give when nobody interferes."""
-    return run(tmp_path_factory.mktemp("undisturbed"))
+    folder = tmp_path_factory.mktemp("undisturbed")
+    # Its expectations may be for a longer run.
+    out, _ = beilun("run", "quickstart", "--for", LENGTH, folder=folder, expect=(0, 1))
+    return digest_of(out)
 
 
 @contextmanager
-def intruder(address: BrokerAddress, run_id: str) -> Iterator[mqtt.Client]:
+def started(*words: str, folder: Path) -> Generator[subprocess.Popen[str]]:
+    """A command in the background, gone when the block is left."""
+    with subprocess.Popen(
+        [*BEILUN, *words], cwd=folder, env=QUIET, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def beilun(*words: str, folder: Path, expect: Iterable[int] = (0,)) -> tuple[str, str]:
+    with started(*words, folder=folder) as process:
+        return ended(process, expect)
+
+
+def ended(process: subprocess.Popen[str], expect: Iterable[int] = (0,)) -> tuple[str, str]:
+    out, err = process.communicate(timeout=60)
+    assert process.returncode in expect, out + err
+    return out, err
+
+
+def digest_of(text: str) -> str:
+    found = re.findall(r"digest ([0-9a-f]{64})", text)
+    assert found, text
+    return str(found[-1])
+
+
+@contextmanager
+def intruder(address: BrokerAddress, run: str) -> Generator[mqtt.Client]:
     """Somebody else on the broker, who acts once the run is on the air."""
     heard = threading.Event()
 
     def on_message(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
-        if not message.retain and run_id.encode() in message.payload:
+        if not message.retain and run.encode() in message.payload:
             heard.set()
 
     def on_connect(client: mqtt.Client, *_: Any) -> None:
-        client.subscribe("beilun/v1/#")
+        client.subscribe(PROGRESS.format("+"))
 
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv311)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv311)
     client.on_message, client.on_connect = on_message, on_connect
     client.connect(address.host, address.port)
     client.loop_start()
@@ -117,21 +157,18 @@ def disturb(client: mqtt.Client, messages: Iterable[Message]) -> None:
         assert info.is_published()
 
 
-def disturbed(broker: Broker, run_id: str, messages: Iterable[Message], folder: Path) -> str:
-    """What an edge prints of a run during which these messages came; exit codes are 0."""
-    url = f"mqtt://{broker.address.host}:{broker.address.port}"
-    words = ("--broker", url, "--run", run_id)
-    edge = start("edge", "--once", "-o", "f.beilun", *words, folder=folder)
-    pace = ("--for", "5m", "--speed", "150")
-    simulating = start("simulate", *pace, *words, folder=folder)
-    try:
-        with intruder(broker.address, run_id) as client:
+def disturbed(broker: Broker, run: str, messages: Iterable[Message], folder: Path) -> str:
+    """What an edge prints of a run during which these messages came."""
+    words = ("--broker", str(broker.address), "--run", run)
+    pace = ("--for", LENGTH, "--speed", "100")
+    with (
+        started("edge", "--once", "-o", "f.beilun", *words, folder=folder) as edge,
+        started("simulate", *pace, *words, folder=folder) as simulating,
+    ):
+        with intruder(broker.address, run) as client:
             disturb(client, messages)
-        out, _ = finish(edge)
-        finish(simulating)
-    finally:
-        edge.kill()
-        simulating.kill()
+        out, _ = ended(edge)
+        ended(simulating)
     return out
 
 
@@ -162,8 +199,8 @@ def test_garbage_is_refused_with_a_reason_and_changes_nothing(
     other_run = re.search(r"other_run (\d+)", out)
     assert other_run is not None
     assert int(other_run[1]) >= len(OTHER_RUN)
-    replayed = beilun("replay", "f.beilun", folder=tmp_path)
-    assert digest_of(replayed.stdout) == undisturbed
+    replayed, _ = beilun("replay", "f.beilun", folder=tmp_path)
+    assert digest_of(replayed) == undisturbed
 
 
 @pytest.mark.needs_mosquitto
@@ -208,8 +245,8 @@ def test_all_mistakes_of_a_scenario_are_told_at_once(tmp_path: Path) -> None:
         'length = "8"\n[edge]\nlateness = "-2s"\n'
         '[[expect]]\nkpi = "oe"\nop = ">="\nvalue = 0.5\n'
     )
-    failed = beilun("run", "mine.toml", folder=tmp_path, expect=3)
-    lines = failed.stderr.splitlines()
+    _, told_all = beilun("run", "mine.toml", folder=tmp_path, expect=(3,))
+    lines = told_all.splitlines()
     assert lines[0] == "error: mine.toml: 6 problems"
     for told in (
         "did you mean quickstart?", "did you mean private-5g?", "did you mean length?",
@@ -222,10 +259,9 @@ def test_all_mistakes_of_a_scenario_are_told_at_once(tmp_path: Path) -> None:
 
 def test_a_run_without_its_broker_leaves_nothing_behind(tmp_path: Path) -> None:
     url = f"mqtt://127.0.0.1:{free_port()}"
-    failed = beilun(
-        "run", "quickstart", "--broker", url, "-o", "a.beilun", folder=tmp_path, expect=4
-    )
-    assert "no MQTT broker answers" in failed.stderr
-    assert "hint: start one there" in failed.stderr
-    assert failed.stdout == ""
+    words = ("run", "quickstart", "--broker", url, "-o", "a.beilun")
+    out, err = beilun(*words, folder=tmp_path, expect=(4,))
+    assert "no MQTT broker answers" in err
+    assert "hint: start one there" in err
+    assert out == ""
     assert not list(tmp_path.iterdir())

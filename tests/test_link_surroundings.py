@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from config.errors import ConfigError
+from config.faults import Fault
 from config.units import NS_PER_MS, NS_PER_S
-from simulator.link.faults import Fault
 from simulator.link.journey import GRID_NS, Journey
 from simulator.link.layout import Layout, layout_names, load_layout
 from simulator.link.link import Bearer, Direction, Link

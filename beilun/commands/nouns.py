@@ -54,6 +54,31 @@ def devices(name: Name = "", as_json: Json = False) -> None:
     _answer("device kind", found, name, ("name", "summary"), as_json=as_json)
 
 
+def faults(name: Name = "", as_json: Json = False) -> None:
+    """List what can go wrong with a network, or describe one fault with its settings."""
+    from config.faults import FAULTS
+    from config.tomlfile import unit_of
+
+    found = {
+        kind: {
+            "name": kind,
+            "summary": " ".join((model.__doc__ or "").split()),
+            "settings": [
+                {
+                    "setting": setting,
+                    "default": "required" if field.is_required() else str(field.default),
+                    "unit": unit_of(model, (setting,)),
+                    "meaning": field.description or "",
+                }
+                for setting, field in model.model_fields.items()
+                if setting != "kind"
+            ],
+        }
+        for kind, model in FAULTS.items()
+    }
+    _answer("fault", found, name, ("name", "summary"), as_json=as_json)
+
+
 def scenarios(name: Name = "", as_json: Json = False) -> None:
     """List the shipped scenarios, or describe one with all its settings."""
     from config.scenario import find_scenario, scenario_names

@@ -17,12 +17,13 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
+from config.faults import Congestion
+from config.model import Spec
 from config.units import NS_PER_MS, NS_PER_S
 from simulator.link.columns import Floats, Ints
-from simulator.link.faults import Congestion
 from simulator.link.layout import Layout, load_layout
 from simulator.link.link import Bearer, Direction, Link
-from simulator.link.profile import Cellular, PositiveMs, Profile, Spec, Tcp, Udp, load_profile
+from simulator.link.profile import Cellular, PositiveMs, Profile, Tcp, Udp, load_profile
 
 _T0_NS = 1_767_571_200 * NS_PER_S
 _N = 200_000

@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from config.faults import Area
 from config.units import NS_PER_MS
 from simulator.link.columns import Floats, Ints, ns
-from simulator.link.faults import Area
 from simulator.link.lattice import key, normal, normals, uniform
 from simulator.link.layout import Map
 from simulator.link.profile import Mobility, Propagation

@@ -9,10 +9,11 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from config.errors import ConfigError
-from config.units import Metres
+from config.faults import Area
+from config.model import Spec
+from config.units import Decibels, Metres
 from simulator.link.columns import Floats
-from simulator.link.faults import Area
-from simulator.link.profile import Decibels, Propagation, Spec
+from simulator.link.profile import Propagation
 
 _STEP_M = 0.25
 _REACH_M = 2_000.0

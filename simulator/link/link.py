@@ -19,9 +19,9 @@ from zlib import crc32
 import numpy as np
 
 from config.errors import ConfigError
+from config.faults import Fault
 from simulator.link.cellular import Cell, Scheduled
 from simulator.link.columns import AIR_PARTS, ODDS, Air, Ints, Record, roll_hop, roll_odds
-from simulator.link.faults import Fault
 from simulator.link.layout import Layout
 from simulator.link.profile import Cellular, Profile, Shadowing, Tcp, Udp, Wifi, Wired
 from simulator.link.shadowing import Fade

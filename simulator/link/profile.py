@@ -12,10 +12,18 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from config.errors import ConfigError
-from config.units import NS_PER_MS, Milliseconds, Ratio, Seconds
+from config.model import Spec
+from config.units import (
+    NS_PER_MS,
+    Decibels,
+    MegabitsPerSecond,
+    Milliseconds,
+    Ratio,
+    Seconds,
+)
 from simulator.link.slices import FIVE_QI
 
 
@@ -23,22 +31,12 @@ def _unit(unit: str) -> dict[str, Any]:
     return {"unit": unit}
 
 
-Decibels = Annotated[float, Field(ge=0, json_schema_extra=_unit("dB"))]
 DecibelMilliwatts = Annotated[float, Field(ge=-200, le=80, json_schema_extra=_unit("dBm"))]
 Gigahertz = Annotated[float, Field(gt=0, le=100, json_schema_extra=_unit("GHz"))]
-MegabitsPerSecond = Annotated[float, Field(gt=0, le=1e6, json_schema_extra=_unit("Mbit/s"))]
 Microseconds = Annotated[float, Field(gt=0, json_schema_extra=_unit("us"))]
 PartsPerMillion = Annotated[float, Field(ge=-100, le=100, json_schema_extra=_unit("ppm"))]
 PositiveMs = Annotated[float, Field(gt=0, le=10_000, json_schema_extra=_unit("ms"))]
 SmallRatio = Annotated[float, Field(ge=0, le=0.5, json_schema_extra=_unit("ratio"))]
-
-
-class Spec(BaseModel):
-    """Part of a profile: strict, closed, immutable."""
-
-    model_config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
-    )
 
 
 class Hop(Spec):

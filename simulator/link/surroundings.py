@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from config.errors import ConfigError
+from config.faults import Backhaul, Congestion, Fault, Interference, Outage
 from simulator.link.columns import Floats, Ints, ns
-from simulator.link.faults import Backhaul, Congestion, Fault, Interference, Outage
 from simulator.link.journey import GRID_NS, Air, Journey, World
 from simulator.link.lattice import key, uniform
 from simulator.link.layout import Layout, Map

@@ -12,6 +12,8 @@ from ingest.messages import Asset, Times
 from simulator.device import PANE_NS, Columns, Ints, Steps
 from simulator.link.link import Bearer, Direction, Link
 
+SLICE = "control"
+"""Slice of control traffic, where the network has slices."""
 BEAT_NS = 200 * NS_PER_MS
 BEAT_BYTES = 100
 ORDER_BYTES = 700
@@ -169,8 +171,8 @@ class Control:
         self.asset = asset
         path = str(asset)
         phase_ns = crc32(path.encode()) % BEAT_NS
-        self.up = Lane(link.bearer(path, Direction.UP), now_ns + phase_ns)
-        self.down = Lane(link.bearer(path, Direction.DOWN), now_ns + phase_ns)
+        up, down = (link.bearer(path, way, SLICE) for way in (Direction.UP, Direction.DOWN))
+        self.up, self.down = Lane(up, now_ns + phase_ns), Lane(down, now_ns + phase_ns)
         self.services = (Service("uplink", now_ns), Service("downlink", now_ns))
 
     def first_reports(self, t_ns: int) -> list[Columns]:

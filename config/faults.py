@@ -4,10 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from config.units import DurationNs, Metres
-from simulator.link.profile import Decibels, MegabitsPerSecond, Spec
-
-_SINCE = Field(ge=0, json_schema_extra={"unit": "duration, like 90s or 1h30m"})
+from config.model import Spec
+from config.units import Decibels, DurationNs, MegabitsPerSecond, Metres
 
 
 class Area(Spec):
@@ -66,3 +64,11 @@ class Interference(Timed):
 
 
 Fault = Annotated[Outage | Backhaul | Congestion | Interference, Field(discriminator="kind")]
+
+FAULTS: dict[str, type[Timed]] = {
+    "outage": Outage,
+    "backhaul": Backhaul,
+    "congestion": Congestion,
+    "interference": Interference,
+}
+"""Every kind of fault, as ``kind`` names it in a scenario's ``[[fault]]``."""

@@ -1,0 +1,35 @@
+"""``beilun networks check``: the link model against published measurements and its own promises."""
+
+from typing import Annotated
+
+import typer
+
+from beilun import console
+from config.errors import Exit
+
+
+def command(
+    profile: Annotated[str, typer.Argument(help="A network profile; default: all.")] = "",
+    seed: Annotated[int, typer.Option(help="Start of every random stream.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> Exit:
+    """Compare, line by line; a line without a target is a number to know. Exit 1 on a miss."""
+    from simulator.link.check import check
+    from simulator.link.profile import load_profile, profile_names
+
+    names = [load_profile(profile).name] if profile else profile_names()
+    lines = [(name, finding) for name in names for finding in check(name, seed)]
+    if as_json:
+        console.ndjson({"profile": name, **finding._asdict()} for name, finding in lines)
+    else:
+        words = {True: "PASS", False: "FAIL", None: ""}
+        console.table(
+            ("", "profile", "id", "what", "published", "modelled", "target"),
+            [
+                (words[f.ok], name, f.id, f.what, f.measured, f.modelled, f.target)
+                for name, f in lines
+            ],
+        )
+    missed = sum(finding.ok is False for _, finding in lines)
+    console.note(f"{len(lines)} lines, {missed} missed")
+    return Exit.FAILED if missed else Exit.OK
