@@ -54,14 +54,18 @@ def paint(text: str, style: str, stream: TextIO) -> str:
 def number(value: float | None) -> str:
     """Three significant digits, whole numbers in full, `–` for no data.
 
-    >>> [number(v) for v in (0.71349, 12.04, 1234.5, 7, 0.0, None, 0.00001234)]
-    ['0.713', '12.0', '1234', '7', '0', '–', '1.23e-05']
+    >>> [number(v) for v in (0.71349, 12.04, 1234.5, 7, 0.0, None, 0.00001234, 99.984)]
+    ['0.713', '12.0', '1234', '7', '0', '–', '1.23e-05', '99.98']
     """
     if value is None or math.isnan(value):
         return NO_DATA
     if isinstance(value, int) or not value or math.isinf(value):
         return f"{value:g}" if isinstance(value, float) else str(value)
     rounded = float(f"{value:.3g}")
+    if rounded == 100 and value < 100:
+        # Nines count: 99.98 is not 100.
+        digits = -math.floor(math.log10(100 - value))
+        return f"{value:.{min(digits, 6)}f}"
     size = math.floor(math.log10(abs(rounded)))
     return f"{value:.2e}" if size < -4 else f"{value:.{max(0, 2 - size)}f}"
 

@@ -28,20 +28,25 @@ class Columns:
         return times, values
 
     def rows(
-        self, names: Sequence[str], *, stream: str = "", closing: bool = False
+        self, names: tuple[str, ...], *, stream: str = "", closing: bool = False
     ) -> tuple[Times, list[Floats]]:
         """Several channels that come together, row by row."""
-        first, last = self.start_ns + closing, self.end_ns + closing
+        first_ns, last_ns = self.start_ns + closing, self.end_ns + closing
         parts: list[tuple[Times, list[Floats]]] = []
+        lead, *others = names
         for batch in self.batches:
-            if stream and batch.stream != stream:
-                continue
             channels = batch.channels
-            if all(name in channels for name in names):
-                low, high = batch.t_ns.searchsorted((first, last))
-                if high > low:
-                    columns = [channels[name][low:high] for name in names]
-                    parts.append((batch.t_ns[low:high], columns))
+            if lead not in channels or (stream and batch.stream != stream):
+                continue
+            if others and not channels.keys() >= set(others):
+                continue
+            t_ns = batch.t_ns
+            if t_ns[0] >= first_ns and t_ns[-1] < last_ns:  # all of it, as it mostly is
+                parts.append((t_ns, [channels[name] for name in names]))
+                continue
+            low, high = t_ns.searchsorted((first_ns, last_ns))
+            if high > low:
+                parts.append((t_ns[low:high], [channels[name][low:high] for name in names]))
         if not parts:
             return _NOTHING[0], [_NOTHING[1] for _ in names]
         if len(parts) == 1:
@@ -50,11 +55,3 @@ class Columns:
         order = np.argsort(times, kind="stable")  # stable: batches are sorted by boot and seq
         together = (np.concatenate(columns) for columns in zip(*(p[1] for p in parts), strict=True))
         return times[order], [column[order] for column in together]
-
-    def count(self) -> int:
-        """Samples in ``[start, end)``, of all streams."""
-        total = 0
-        for batch in self.batches:
-            low, high = batch.t_ns.searchsorted((self.start_ns, self.end_ns))
-            total += int(high - low)
-        return total

@@ -65,6 +65,9 @@ class Track:
     since_ns: int
     measures: tuple[Measure, ...]
     kpis: tuple[Kpi, ...]
+    names: frozenset[str]
+    """Of the KPIs."""
+    first_block: int
     running: Block
     """What was folded of the block that is still open."""
     blocks: dict[int, Block] = field(default_factory=dict[int, Block])
@@ -217,11 +220,11 @@ class Engine:
         kpis = tuple(k for k in self._kpis if k.applies(birth.kind, birth.channels))
         measures = tuple({m.name: m for kpi in kpis for m in kpi.measures}.values())
         zero = Block(tuple(m.zero() for m in measures))
-        track = Track(birth.asset, birth.kind, birth.t_ns, measures, kpis, zero)
-        self._tracks[birth.asset] = track
         # A flow counter's first reading may stand at the birth and close the pane before it.
-        since = (birth.t_ns - 1) // self._policy.pane_ns
-        start = since // self._per_block
+        start = (birth.t_ns - 1) // self._policy.pane_ns // self._per_block
+        names = frozenset(kpi.name for kpi in kpis)
+        track = Track(birth.asset, birth.kind, birth.t_ns, measures, kpis, names, start, zero)
+        self._tracks[birth.asset] = track
         track.carries[start] = self._nothing_at(track, start)
         if self._frontier is not None and start * self._per_block < self._frontier:
             panes = range(start * self._per_block, self._frontier)
@@ -235,7 +238,7 @@ class Engine:
                 assets[winner.asset] = kept
         track = self._tracks.get(winner.asset)
         if track is not None and self._frontier is not None:
-            since = min(track.carries) * self._per_block
+            since = track.first_block * self._per_block
             self._dirty.setdefault(winner.asset, set()).update(range(since, self._frontier))
 
     # what comes out ----------------------------------------------------------------------------
@@ -271,7 +274,7 @@ class Engine:
             return rows
         size = self._policy.pane_ns
         if self._frontier is None:
-            self._frontier = min(min(t.carries) for t in self._tracks.values()) * self._per_block
+            self._frontier = min(t.first_block for t in self._tracks.values()) * self._per_block
         while (self._frontier + 1) * size <= until_ns:
             self._close_pane(self._frontier)
             self._frontier += 1
@@ -287,7 +290,7 @@ class Engine:
         batches = self._open.pop(pane, {})
         block = pane // self._per_block
         for track in self._tracks.values():
-            if block < min(track.carries):
+            if block < track.first_block:
                 continue  # announced for a later time
             folded = self._fold(track, batches.get(track.asset, []), pane)
             track.running = _join(track.measures, track.running, folded)
@@ -337,7 +340,7 @@ class Engine:
         """Refold blocks of one asset, follow what they hand on, and name the windows touched."""
         assert self._frontier is not None
         per_block, whole = self._per_block, self._frontier // self._per_block
-        first_block = min(track.carries)
+        first_block = track.first_block
         wanted = {block for block in wanted if block >= first_block}
         if not wanted:
             return set()
@@ -374,7 +377,7 @@ class Engine:
         """The last block at or before ``block`` at whose start we know what was known."""
         longest = max(self._policy.windows_ns) // (self._per_block * self._policy.pane_ns)
         first = block // longest * longest
-        return max((b for b in track.carries if b <= first), default=min(track.carries))
+        return max((b for b in track.carries if b <= first), default=track.first_block)
 
     def _refold(self, track: Track, blocks: set[int]) -> dict[int, Block]:
         """Blocks of one asset, folded again from the journal."""
@@ -412,7 +415,7 @@ class Engine:
         for track in self._tracks.values():
             for block in [b for b in track.blocks if b * block_ns < keep_ns]:
                 del track.blocks[block]
-            first = min(track.carries)
+            first = track.first_block
             old = [b for b in track.carries if b * block_ns < keep_ns and b != first]
             for block in old:
                 if block * block_ns % longest_ns:
@@ -443,7 +446,7 @@ class Engine:
     def _close_window(self, track: Track, start_ns: int, end_ns: int) -> Closed:
         assert self._frontier is not None
         block_ns = self._per_block * self._policy.pane_ns
-        first = max(start_ns // block_ns, min(track.carries))
+        first = max(start_ns // block_ns, track.first_block)
         whole = min(end_ns // block_ns, self._frontier // self._per_block)
         if any(b not in track.blocks for b in range(first, whole)) or first not in track.carries:
             self._mend_track(track, set(range(first, whole)))
@@ -482,7 +485,7 @@ class Engine:
                 having = [
                     i
                     for i, t in enumerate(members)
-                    if kpi in t.kpis and (not kpi.pooled or t.kind in kpi.pooled)
+                    if kpi.name in t.names and (not kpi.pooled or t.kind in kpi.pooled)
                 ]
                 if not having:
                     continue
