@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from config.errors import BeilunError, Exit, UsageError
 from config.version import __version__
@@ -99,8 +99,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _bug(words, debug=debug)
         else:
             return int(Exit.INTERRUPTED)
-    except Exception:
-        code = _bug(words, debug=debug)
+    except OSError as error:
+        code = Exit.INVALID
+        if debug:
+            _traceback()
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"error: {where}{error.strerror or error}")
+    except Exception as error:
+        code = _foreseen(error) or _bug(words, debug=debug)
     if code != Exit.OK:
         _say(f"exit {int(code)}: {MEANING[code]}")
     return int(code)
@@ -250,6 +256,22 @@ def _traceback() -> None:
     import traceback
 
     _say(traceback.format_exc().rstrip())
+
+
+def _foreseen(error: BaseException) -> Exit | None:
+    """What a person can mend where it comes wrapped: in a group of tasks, or as a full disk."""
+    import sqlite3
+
+    while isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        error = group.exceptions[0]
+    if isinstance(error, BeilunError):
+        _say(f"error: {error}")
+        return error.exit
+    if isinstance(error, sqlite3.OperationalError | OSError):
+        _say(f"error: {error}")
+        return Exit.INVALID
+    return None
 
 
 def _bug(words: Sequence[str], *, debug: bool) -> Exit:

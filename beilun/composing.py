@@ -10,10 +10,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from config.errors import RecordingError
-from config.scenario import EdgeSettings, Expect, Scenario, Tolerance, find_scenario
+from config.errors import RecordingError, UsageError
+from config.scenario import (
+    EdgeSettings,
+    Expect,
+    Scenario,
+    Tolerance,
+    find_scenario,
+    network_names,
+)
 from config.settings import Broker
-from config.units import format_duration
+from config.tomlfile import guess
+from config.units import NS_PER_S, format_duration, parse_duration
 from config.version import __version__
 from edge import kpis
 from edge.policy import Policy
@@ -25,6 +33,20 @@ def scenario_of(
     name: str, *, seed: int | None = None, length: str | None = None, network: str | None = None
 ) -> Scenario:
     """A scenario with what the command line changes of it, validated again."""
+    if length is not None:
+        try:
+            whole = parse_duration(length) % NS_PER_S == 0
+        except ValueError as error:
+            raise UsageError(f"--for: {error}") from None
+        if not whole:
+            raise UsageError(f"--for {length}: a run lasts whole seconds")
+    if seed is not None and seed < 0:
+        raise UsageError(f"--seed {seed}: seeds start at 0")
+    if network is not None and network not in network_names():
+        raise UsageError(
+            f"--network: unknown network {network!r}{guess(network, network_names())}",
+            hint="`beilun networks` lists them",
+        )
     changes = {"seed": seed, "length": length, "network": network}
     given = {key: value for key, value in changes.items() if value is not None}
     return find_scenario(name, kpis=kpis.load(), changes=given)
@@ -98,14 +120,28 @@ def address_of(settings: Broker) -> BrokerAddress:
 
 
 def fresh(path: Path, *, force: bool) -> Path:
-    """A place for a new file; what is there is only replaced when told so."""
+    """A place for a new file; what is there is only replaced when told so, and set aside as
+    ``.old`` until ``settle`` says that the new one is good."""
     if path.exists():
         if not force:
             raise RecordingError(
                 "there is such a file", at=str(path), hint="--force replaces it, -o names another"
             )
-        path.unlink()
+        path.replace(_aside(path))
     return path
+
+
+def settle(path: Path, *, good: bool) -> None:
+    """Let go of a file that was set aside, or put it back in place of one that came to nothing."""
+    if not good:
+        path.unlink(missing_ok=True)
+        if _aside(path).exists():
+            _aside(path).replace(path)
+    _aside(path).unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(path.name + ".old")
 
 
 class Stop:

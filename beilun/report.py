@@ -15,6 +15,7 @@ from edge.kpi import Kpi
 from edge.pipeline import Account
 from edge.rows import ALL, Row
 from ingest.messages import Asset
+from ingest.recording import KEPT_REJECTS
 
 _FIRST = (
     "line_speed", "running_speed", "good_length", "energy_per_metre", "oee", "availability",
@@ -158,11 +159,11 @@ def ledger_lines(account: Account) -> list[str]:
     reasons = f" ({_causes(ledger.rejected)})" if rejected else ""
     unusable = account.unusable.total()
     lines: list[str] = []
-    delivered = ledger.received - ledger.duplicate - ledger.rejected["other_run"]
+    under_way = f" + under way {account.under_way:,}" if account.under_way else ""
     if account.made is not None:
         lines.append(
             f"made {account.made:,} = lost {lost:,}{causes} + shed {account.shed:,}"
-            f" + delivered {delivered:,}"
+            f" + delivered {account.delivered:,}{under_way}"
         )
     lines += [
         f"received {ledger.received:,} = accepted {ledger.accepted:,}"
@@ -171,7 +172,9 @@ def ledger_lines(account: Account) -> list[str]:
         f" + too late {ledger.too_late:,}",
     ]
     if unusable:
-        lines.append(f"unusable {unusable:,} ({_causes(account.unusable)}), kept for inspection")
+        lines.append(
+            f"unusable {unusable:,} ({_causes(account.unusable)}), the first {KEPT_REJECTS:,} kept"
+        )
     lines.append("the sums close" if account.closes else "THE SUMS DO NOT CLOSE")
     return lines
 

@@ -215,7 +215,7 @@ class Scenario(BaseModel):
     @field_validator("network")
     @classmethod
     def _has_network(cls, network: str) -> str:
-        return _known("network", network, _names("networks"))
+        return _known("network", network, network_names())
 
     @field_validator("tolerance")
     @classmethod
@@ -253,6 +253,11 @@ class Scenario(BaseModel):
 def scenario_names() -> list[str]:
     """Names of the shipped scenarios."""
     return _names("scenarios")
+
+
+def network_names() -> list[str]:
+    """Names of the shipped network profiles."""
+    return _names("networks")
 
 
 def plant_names() -> list[str]:

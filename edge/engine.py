@@ -19,7 +19,7 @@ touched are emitted again. The last rows are therefore a function of the set of 
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 from config.units import NS_PER_S
@@ -106,6 +106,10 @@ class Engine:
         self._last_ns: int | None = None
         self._frontier: int | None = None
         """Panes below this number are closed."""
+        self._heard = 0
+        """The last pane closed in which anybody was heard of."""
+        self._numbered: set[str] = set()
+        """Connections of which a message was let in; only they have a say in the watermark."""
         self._per_block = math.gcd(*policy.windows_ns) // policy.pane_ns
         self._windows: dict[tuple[int, int], dict[Asset, Closed]] = {}
         self._unannounced: set[Asset] = set()
@@ -134,7 +138,7 @@ class Engine:
     @property
     def ended(self) -> bool:
         """Whether every connection that reported progress has ended."""
-        return self._all_known and all(c.ended for c in self._connections.values())
+        return self._all_known and all(c.ended for c in self._live)
 
     @property
     def covered_ns(self) -> int:
@@ -147,13 +151,17 @@ class Engine:
     @property
     def watermark_ns(self) -> int | None:
         """Everything that arrived up to here has been fed."""
-        if self._all_known:
-            return min(c.arrival_ns for c in self._connections.values())
-        return None if self._connections else self._tick_ns
+        if self._run is None:
+            return self._tick_ns
+        return min(c.arrival_ns for c in self._live) if self._all_known else None
 
     @property
     def _all_known(self) -> bool:
-        return 0 < len(self._connections) >= self._expected
+        return 0 < len(self._live) >= self._expected
+
+    @property
+    def _live(self) -> list[Connection]:
+        return [c for name, c in self._connections.items() if name in self._numbered]
 
     def feed(self, records: Iterable[Record]) -> None:
         """Take records in; nothing is computed before ``advance``."""
@@ -167,7 +175,7 @@ class Engine:
                 self._admit(record, message)
 
     def _progress(self, said: Progress) -> None:
-        if self._run is not None and said.run != self._run:
+        if said.run != self._run:
             return
         self._expected = max(self._expected, said.connections)
         known = self._connections.get(said.conn)
@@ -182,7 +190,11 @@ class Engine:
             self._announce(message)
             return
         entry = self._gate.admit(record, message)
-        if entry in (Entry.DUPLICATE, Entry.REJECTED) or isinstance(message, Notice):
+        if entry is Entry.REJECTED:
+            return
+        if message.meta.conn:
+            self._numbered.add(message.meta.conn)
+        if entry is Entry.DUPLICATE or isinstance(message, Notice):
             return
         if isinstance(message, Birth):
             self._announce(message)
@@ -203,16 +215,23 @@ class Engine:
         """Panes whose fold reads a batch: those of its samples, of the intervals they close, and
         of its sending; but none for which it came too late."""
         size, arrival_ns = self._policy.pane_ns, batch.meta.arrival_ns
-        first_ns, last_ns = int(batch.t_ns[0]), int(batch.t_ns[-1])
+        t_ns = batch.t_ns
+        if int(t_ns[0]) // size == int(t_ns[-1]) // size:
+            panes = {int(t_ns[0]) // size}
+        else:
+            panes = set((t_ns // size).tolist())
         if not self._closing.isdisjoint(batch.channels):
-            first_ns -= 1
-        panes = set(range(first_ns // size, last_ns // size + 1))
+            panes.update(((t_ns[t_ns % size == 0] - 1) // size).tolist())
         if batch.meta.sent_ns is not None:
             panes.add(batch.meta.sent_ns // size)
         return sorted(p for p in panes if not self._policy.too_late(p * size, arrival_ns))
 
     def _announce(self, birth: Birth) -> None:
-        """Take an asset into the roster; of several births the earliest counts."""
+        """Take an asset into the roster; of several births the earliest counts. One from before
+        what may still be amended counts from there: nobody waits for rows of years ago."""
+        oldest_ns = birth.meta.arrival_ns - self._policy.retention_ns
+        if birth.t_ns < oldest_ns:
+            birth = replace(birth, t_ns=oldest_ns)
         known = self._births.get(birth.asset)
         if known is not None and _seniority(known) <= _seniority(birth):
             return
@@ -255,8 +274,8 @@ class Engine:
         """Rows of everything that is left, the last windows as far as the recording reaches."""
         rows = self.advance()
         size = self._policy.pane_ns
-        if self._connections:
-            horizon_ns = max(c.arrival_ns for c in self._connections.values()) // size * size
+        if live := self._live:
+            horizon_ns = max(c.arrival_ns for c in live) // size * size
         elif self._last_ns is not None:
             horizon_ns = (self._last_ns // size + 1) * size
         else:
@@ -275,7 +294,11 @@ class Engine:
         size = self._policy.pane_ns
         if self._frontier is None:
             self._frontier = min(t.first_block for t in self._tracks.values()) * self._per_block
+            self._heard = self._frontier
         while (self._frontier + 1) * size <= until_ns:
+            if self._frontier > self._quiet_from:
+                self._skip(until_ns // size)
+                continue
             self._close_pane(self._frontier)
             self._frontier += 1
             end_ns = self._frontier * size
@@ -286,8 +309,32 @@ class Engine:
                 self._forget(end_ns)
         return rows
 
+    @property
+    def _quiet_from(self) -> int:
+        """The pane from which on nobody was heard of for as long as a row may be amended."""
+        return self._heard + self._policy.retention_ns // self._policy.pane_ns
+
+    def _skip(self, until: int) -> None:
+        """Pass over a stretch in which nothing was recorded at all: it makes no rows, and what was
+        known before it is known after it."""
+        assert self._frontier is not None
+        block = self._frontier // self._per_block
+        target = min([*self._open, until]) // self._per_block
+        if self._frontier % self._per_block or target <= block:
+            self._close_pane(self._frontier)
+            self._frontier += 1
+            return
+        start_ns = target * self._per_block * self._policy.pane_ns
+        for track in self._tracks.values():
+            if track.first_block <= block:
+                carry = zip(track.measures, track.carries[block], strict=True)
+                track.carries[target] = tuple(m.edge(state, start_ns) for m, state in carry)
+        self._frontier = target * self._per_block
+
     def _close_pane(self, pane: int) -> None:
         batches = self._open.pop(pane, {})
+        if batches:
+            self._heard = max(self._heard, pane)
         block = pane // self._per_block
         for track in self._tracks.values():
             if block < track.first_block:

@@ -95,12 +95,12 @@ class Gate:
         return known is not None and known[:2] == (message.meta.arrival_ns, record.content)
 
     def _refusal(self, message: Stamped) -> str | None:
-        if self._run is not None and message.meta.run != self._run:
+        if message.meta.run != (self._run or ""):
             return "other_run"
-        if (
-            isinstance(message, Batch)
-            and int(message.t_ns[-1]) > message.meta.arrival_ns + self._policy.max_skew_ns
-        ):
+        if isinstance(message, Notice):
+            return None
+        last_ns = message.t_ns if isinstance(message, Birth) else int(message.t_ns[-1])
+        if last_ns > message.meta.arrival_ns + self._policy.max_skew_ns:
             return "skewed"
         return None
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from config.errors import RecordingError
 from edge import kpis
 from edge.engine import Engine
 from edge.gate import Ledger
@@ -16,9 +17,10 @@ from edge.hops import Hops
 from edge.policy import Policy
 from edge.rows import Row, digest
 from edge.store import RowStore
+from ingest.codecs import Unusable
 from ingest.contiguous import Contiguous
 from ingest.decode import Decoder, tick
-from ingest.messages import Batch, Birth, Notice, Progress, Record, Reject
+from ingest.messages import Batch, Birth, Envelope, Notice, Progress, Record, Reject
 from ingest.recording import Recording
 from ingest.subscribe import Received
 
@@ -46,15 +48,29 @@ class Account(NamedTuple):
     shed: int
     unusable: Counter[str]
     ledger: Ledger
+    ended: bool = True
+    """Whether every connection said its end; before that, messages may be under way."""
+
+    @property
+    def delivered(self) -> int:
+        """Messages of this run that are here, each counted once."""
+        ledger = self.ledger
+        return ledger.received - ledger.duplicate - ledger.rejected["other_run"]
+
+    @property
+    def under_way(self) -> int:
+        """Messages made and not yet here, where the run was broken off."""
+        if self.made is None or self.ended:
+            return 0
+        return max(0, self.made - self.lost.total() - self.shed - self.delivered)
 
     @property
     def closes(self) -> bool:
         """Whether every message made is lost, shed, or here, and all that came is accounted for."""
         if self.ledger.imbalance():
             return False
-        ledger = self.ledger
-        arrived = ledger.received - ledger.duplicate - ledger.rejected["other_run"]
-        return self.made is None or self.made == self.lost.total() + self.shed + arrived
+        here = self.delivered + self.under_way
+        return self.made is None or self.made == self.lost.total() + self.shed + here
 
 
 class Ending(NamedTuple):
@@ -92,7 +108,7 @@ class Pipeline:
         """Feed what the journal holds; ``salvage`` stops at the damage instead of raising."""
         self.unusable.update(self.recording.unusable())
         for block in self.recording.blocks(salvage=salvage):
-            self._feed([r for e in block.envelopes for r in self._decoder.read(e)])
+            self._feed([r for e in block.envelopes for r in self._read(e)])
 
     def take(self, received: Iterable[Received]) -> None:
         """Journal and fold messages; when this returns they are safe and may be acknowledged."""
@@ -116,6 +132,16 @@ class Pipeline:
         self.recording.append(records)
         self._feed(records)
 
+    def _read(self, envelope: Envelope) -> list[Record]:
+        try:
+            return self._decoder.read(envelope)
+        except Unusable as why:
+            raise RecordingError(
+                f"a message of codec {envelope.codec!r} cannot be read: {why.detail}",
+                at=str(self.recording.path),
+                hint="a mapped recording is continued with the same --map",
+            ) from None
+
     def finish(self) -> None:
         """Close every window there is."""
         self._write(self.engine.finish())
@@ -127,6 +153,8 @@ class Pipeline:
         self.recording.set_entries("edge", ending.account.ledger.entries())
         hops = json.dumps(self.hops.summary())
         self.recording.set_meta({"digest": ending.digest, "hops": hops, "finished": "true"})
+        if ending.account.ended:
+            self.recording.set_meta({"ended": "true"})
         return ending
 
     @property
@@ -143,7 +171,9 @@ class Pipeline:
         for progress in said:
             lost.update(progress.lost)
         made = sum(p.made for p in said) if said else None
-        return Account(made, lost, sum(p.shed for p in said), self.unusable, self.engine.ledger)
+        shed = sum(p.shed for p in said)
+        ended = self.engine.ended
+        return Account(made, lost, shed, self.unusable, self.engine.ledger, ended)
 
     def _feed(self, records: list[Record]) -> None:
         for record in records:

@@ -1,6 +1,7 @@
 """The edge as a service: a broker's messages in, rows and confirms out."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
@@ -20,6 +21,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+HELD = 50_000
+"""Messages kept while no run is known."""
+DRAIN_S = 5.0
 CONFIRM_S = 0.1
 TICK_S = 1.0
 
@@ -31,19 +35,19 @@ class Serving:
     pipeline: Pipeline | None = None
 
 
-async def first_run(inbox: Subscriber) -> tuple[str | None, list[Received]]:
-    """The run that is on the air, by the first message that is not a retained one of the past.
-
-    Messages without a run (foreign publishers) mean that there is none. Nothing taken here is lost:
-    it is handed back.
+async def first_run(inbox: Subscriber) -> tuple[str, list[Received]]:
+    """The run that is on the air, by the first message that names one and is not a retained one of
+    the past. What came before is handed back, the last ``HELD`` messages of it; a simulated run
+    sends again what is missing.
     """
     held: list[Received] = []
     while True:
         received = await inbox.messages()
         held += received
         for message in received:
-            if not message.retained:
-                return run_of(message.payload), held
+            if not message.retained and (run := run_of(message.payload)) is not None:
+                return run, held
+        del held[:-HELD]
 
 
 class _Stamped(msgspec.Struct):
@@ -103,7 +107,12 @@ async def serve(
                     await asyncio.sleep(0)  # confirms go out between two full batches
             finally:
                 confirming.cancel()
-        edge.take(await edge.rest())
+        # What was received is folded, as far as that ends: foreign publishers never stop.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                while rest := await edge.rest():
+                    edge.take(rest)
+                    await asyncio.sleep(0)
         await edge.say()
 
 

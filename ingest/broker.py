@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +97,7 @@ class Broker:
     kind: Kind
     pid: int
     log: Path
+    alive: Callable[[], bool]
 
 
 def mosquitto_path() -> str | None:
@@ -130,7 +131,7 @@ def running_broker(
     log = workdir / f"{kind}.log"
     process, address = _started(kind, server or "", workdir, log, low_latency, port)
     try:
-        yield Broker(address, kind, process.pid, log)
+        yield Broker(address, kind, process.pid, log, lambda: process.poll() is None)
     finally:
         _stop(process)
 

@@ -51,7 +51,7 @@ class Decoder:
             raise Unusable("unmapped", f"no codec {envelope.codec!r} here")
         try:
             messages = codec.decode(envelope)
-        except (msgspec.MsgspecError, OverflowError) as error:
+        except (msgspec.MsgspecError, OverflowError, RecursionError) as error:
             raise Unusable("bad_shape", str(error)) from None
         content = content_of(envelope.payload)
         return [Record(envelope, message, content) for message in messages]

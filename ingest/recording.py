@@ -67,14 +67,16 @@ class Recording:
     @classmethod
     def create(cls, path: Path) -> "Recording":
         """Open for writing; a file of an earlier, broken-off session is continued."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and path.stat().st_size and not _is_recording(path):
+                raise RecordingError("is some other file", at=str(path), hint="-o names another")
             db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             db.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            raise RecordingError(str(error), at=str(path), hint="is it a recording?") from None
+        except (sqlite3.Error, OSError) as error:
+            raise RecordingError(f"cannot be written: {error}", at=str(path)) from None
         recording = cls(path, db, writes=True)
         recording._check_format(fresh=True)
         return recording
@@ -292,6 +294,16 @@ class Recording:
             self.db.execute("COMMIT")
         finally:
             self.db.execute("DETACH simulated")
+
+
+def _is_recording(path: Path) -> bool:
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        return db.execute("SELECT 1 FROM meta WHERE key = 'format'").fetchone() is not None
+    except sqlite3.Error:
+        return False
+    finally:
+        db.close()
 
 
 def _span(batch: Batch) -> tuple[int, int]:

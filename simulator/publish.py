@@ -9,6 +9,8 @@ from ingest.broker import BrokerAddress
 from ingest.publish import Outgoing, Publisher, Stats, publishing
 from simulator.factory import Chunk, Factory, Made, ProgressAt
 
+GRACE_S = 10.0
+"""How long a stopped run waits for the edge to confirm what was sent."""
 SAY_EVERY_S = 1.0
 """Paced, every connection says how far it is this often."""
 
@@ -29,21 +31,45 @@ async def publish(
     on pace: the same messages go out, with the same stamps.
     """
     async with publishing(address, factory.site, factory.connections, factory.run) as publisher:
-        teller = _Teller(factory, publisher)
-        pace = _Pace(start_ns, speed, stop, teller.tell)
-        for made in factory.births():
-            await teller.send(made)
-        for chunk in _until(stop, factory):
-            for item in chunk.in_order():
-                await pace.until(item.arrival_ns)
-                if isinstance(item, ProgressAt):
-                    await teller.say(item)
-                else:
-                    await teller.send(item)
-            watch(chunk.end_ns)
-            await asyncio.sleep(0)
-        await publisher.drained()
+        work = asyncio.create_task(
+            _publish(factory, publisher, start_ns, speed, stop, watch), name="simulator.publish"
+        )
+        told = asyncio.create_task(stop.wait(), name="simulator.stop")
+        try:
+            await asyncio.wait((work, told), return_when=asyncio.FIRST_COMPLETED)
+            # Told to stop, it ends in good order; but not for ever, should nobody confirm.
+            await asyncio.wait((work,), timeout=GRACE_S if told.done() else None)
+        finally:
+            told.cancel()
+            work.cancel()
+            await asyncio.wait((work,))
+        if not work.cancelled():
+            work.result()
         return publisher.stats
+
+
+async def _publish(
+    factory: Factory,
+    publisher: Publisher,
+    start_ns: int,
+    speed: float | None,
+    stop: asyncio.Event,
+    watch: Callable[[int], None],
+) -> None:
+    teller = _Teller(factory, publisher)
+    pace = _Pace(start_ns, speed, stop, teller.tell)
+    for made in factory.births():
+        await teller.send(made)
+    for chunk in _until(stop, factory):
+        for item in chunk.in_order():
+            await pace.until(item.arrival_ns)
+            if isinstance(item, ProgressAt):
+                await teller.say(item)
+            else:
+                await teller.send(item)
+        watch(chunk.end_ns)
+        await asyncio.sleep(0)
+    await publisher.drained()
 
 
 class _Teller:

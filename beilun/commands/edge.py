@@ -14,10 +14,11 @@ from beilun.composing import (
     edge_header,
     new_run,
     policy_of,
+    scenario_of,
     versions,
 )
 from config import settings as layers
-from config.errors import Exit, UsageError
+from config.errors import Exit, RecordingError, UsageError
 
 
 def command(
@@ -27,6 +28,7 @@ def command(
     ] = None,
     once: Annotated[bool, typer.Option(help="End when every connection has ended.")] = False,
     run: Annotated[str, typer.Option(help="The run to listen to; default: the first heard.")] = "",
+    scenario: Annotated[str, typer.Option(help="Panes and windows of this scenario.")] = "",
     mapping: Annotated[
         str, typer.Option("--map", help="Mapping of foreign MQTT JSON, shipped or a file.")
     ] = "",
@@ -43,13 +45,16 @@ def command(
     from ingest.decode import Decoder
     from ingest.recording import Recording
 
-    effective = layers.load(flags={"broker.url": broker})
+    chosen = scenario_of(scenario) if scenario else None
+    effective = layers.load(chosen, flags={"broker.url": broker})
     if effective.broker.own_kind is not None:
         raise UsageError(
             "name the broker to listen to",
             hint="--broker mqtt://127.0.0.1:1883; `beilun run` brings its own",
         )
     mapped = Mapped(find_mapping(mapping)) if mapping else None
+    if output is not None and output.exists():
+        _continues(output, run)
     path = output or effective.run.directory / f"edge-{new_run()}.beilun"
     with Recording.create(path) as recording:
         store = RowStore(recording)
@@ -98,4 +103,22 @@ def command(
         console.out(
             *report.ledger_lines(ending.account), f"digest {ending.digest}", f"wrote {path}"
         )
+        if stop.interrupted:
+            return Exit.INTERRUPTED
         return Exit.OK if ending.account.closes else Exit.FAILED
+
+
+def _continues(path: Path, run: str) -> None:
+    """Refuse a recording that is no broken-off session of this run."""
+    from ingest.recording import Recording
+
+    with Recording.open(path) as recording:
+        if recording.meta("source") not in (None, "live"):
+            why = "is a recording of another kind"
+        elif recording.meta("finished") is not None and recording.meta("ended") is not None:
+            why = "is finished: every connection of its run has ended"
+        elif run and recording.meta("run") not in (None, run):
+            why = f"holds run {recording.meta('run')}"
+        else:
+            return
+    raise RecordingError(why, at=str(path), hint="-o names another file")

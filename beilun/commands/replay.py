@@ -35,6 +35,8 @@ def command(
         expected, tolerances = recorded_scenario(recording)
         name = recording.meta("name") or file.stem
         kept = None if salvage else recording.meta("digest")
+        made_here = recording.meta_json("versions") == versions()
+        account = pipeline.account()
     fingerprint = digest(rows)
     if golden is not None:
         verdict.write(golden, compare.golden(rows, versions(), fingerprint))
@@ -42,7 +44,7 @@ def command(
         console.ndjson(report.as_json(row) for row in rows)
     else:
         report.show_tables(report.run_rows(rows))
-        console.out("Ledger", *report.ledger_lines(pipeline.account()), "")
+        console.out("Ledger", *report.ledger_lines(account), "")
     if kept is not None and against is None:
         same = "the same as" if kept == fingerprint else "NOT the same as"
         console.note(f"{same} when it was recorded ({kept[:12]})")
@@ -65,6 +67,8 @@ def command(
         code = Exit.FAILED if moved else Exit.OK
     if not as_json:
         console.out(f"digest {fingerprint}")
+    if not account.closes or (kept not in (None, fingerprint) and made_here and against is None):
+        return Exit.FAILED
     return code
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Generator, Sequence
@@ -21,6 +22,7 @@ from beilun.composing import (
     policy_of,
     scenario_header,
     scenario_of,
+    settle,
 )
 from config import settings as layers
 from config.errors import BeilunError, Exit, UnreachableError
@@ -32,9 +34,10 @@ from edge.rows import Row
 from edge.serve import Serving, serve
 from edge.store import RowStore
 from ingest import topics
-from ingest.broker import BrokerAddress, running_broker
+from ingest.broker import Broker, BrokerAddress, running_broker
 from ingest.decode import Decoder
 from ingest.recording import Recording
+from simulator.plant import load_plant
 
 GRACE_S = 20.0
 """How long a stopped factory may take to end in good order."""
@@ -67,7 +70,8 @@ def command(
         f" {format_duration(chosen.length)} virtual over {chosen.network}."
         " Ctrl-C stops and reports."
     )
-    with _broker(effective) as address, _recording(path) as recording:
+    load_plant(chosen.plant_file())  # its problems are told before anything is started
+    with _broker(effective) as (address, own), _recording(path) as recording:
         recording.set_meta({**scenario_header(chosen, run), "edge": edge_header(effective.edge)})
         store = RowStore(recording)
         store.prepare()
@@ -77,7 +81,9 @@ def command(
         told += [
             str(w) for flag, given in flags.items() if given is not None for w in (flag, given)
         ]
-        stopped = asyncio.run(_live(chosen, told, run, address, effective, pipeline, recording))
+        stopped = asyncio.run(
+            _live(chosen, told, run, address, own, effective, pipeline, recording)
+        )
         ending = pipeline.conclude(store)
         verdicts = verdict.judge(chosen.expect, ending.rows, ran_ns=pipeline.engine.covered_ns)
         last = report.run_rows(ending.rows)
@@ -120,25 +126,27 @@ def _recording(path: Path) -> Generator[Recording, None, None]:
     with Recording.create(path) as recording:
         try:
             yield recording
-        except UnreachableError:
+        except BeilunError:
+            begun = recording.db.execute("SELECT 1 FROM block LIMIT 1").fetchone() is not None
             recording.close()
-            path.unlink(missing_ok=True)
+            settle(path, good=begun)
             raise
+    settle(path, good=True)
 
 
 @contextlib.contextmanager
-def _broker(effective: Settings) -> Generator[BrokerAddress, None, None]:
+def _broker(effective: Settings) -> Generator[tuple[BrokerAddress, Broker | None], None, None]:
     """The broker of the settings, or one of our own for as long as the run lasts."""
     kind = effective.broker.own_kind
     if kind is None:
-        yield address_of(effective.broker)
+        yield address_of(effective.broker), None
         return
     with (
         tempfile.TemporaryDirectory(prefix="beilun-") as folder,
         running_broker(kind, Path(folder)) as broker,
     ):
         console.note(f"broker: {broker.kind} at {broker.address}, for this run")
-        yield broker.address
+        yield broker.address, broker
 
 
 async def _live(
@@ -146,6 +154,7 @@ async def _live(
     told: Sequence[str],
     run: str,
     address: BrokerAddress,
+    broker: Broker | None,
     effective: Settings,
     pipeline: Pipeline,
     recording: Recording,
@@ -158,12 +167,14 @@ async def _live(
         factory = await _start(told, run, address, effective, own)
         words = asyncio.create_task(_listen(factory), name="run.factory")
         watching = asyncio.create_task(_show(scenario, pipeline), name="run.progress")
-        ending = asyncio.create_task(_end(factory, stop, done), name="run.end")
+        ending = asyncio.create_task(_end(factory, stop, done, broker), name="run.end")
         try:
             await serve(
                 address, topics.SUBSCRIPTIONS, lambda _: pipeline,
                 run=run, once=True, stop=done, serving=Serving(),
             )  # fmt: skip
+            if broker is not None and not broker.alive():
+                raise UnreachableError("the broker of this run has died", at=str(address))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GRACE_S):
                     await factory.wait()
@@ -207,12 +218,18 @@ async def _listen(factory: asyncio.subprocess.Process) -> str:
     return (await factory.stderr.read()).decode(errors="replace")
 
 
-async def _end(factory: asyncio.subprocess.Process, stop: Stop, done: asyncio.Event) -> None:
-    """Stop the factory when we are told to; stop the edge when the factory fails or hangs."""
+async def _end(
+    factory: asyncio.subprocess.Process, stop: Stop, done: asyncio.Event, broker: Broker | None
+) -> None:
+    """Stop the factory when told to; stop the edge when the factory or our broker is gone."""
     gone = asyncio.create_task(factory.wait())
     told = asyncio.create_task(stop.event.wait())
     try:
-        await asyncio.wait((gone, told), return_when=asyncio.FIRST_COMPLETED)
+        while not gone.done() and not told.done():
+            await asyncio.wait((gone, told), timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+            if broker is not None and not broker.alive():
+                done.set()
+                return
         if not gone.done():
             factory.terminate()
             await asyncio.wait((gone,), timeout=GRACE_S)
@@ -238,6 +255,8 @@ async def _show(scenario: Scenario, pipeline: Pipeline) -> None:
 
 def _failure(code: int | None, said: str) -> BeilunError:
     """The error of the simulating half, in its own words."""
+    if code is not None and code < 0:
+        return BeilunError(f"the simulating half was killed ({signal.Signals(-code).name})")
     lines = [line for line in said.strip().splitlines() if not line.startswith("exit ")]
     told = "\n".join(lines[-12:]).removeprefix("error: ") or f"exit code {code}"
     error = UnreachableError if code == Exit.UNREACHABLE else BeilunError

@@ -98,7 +98,7 @@ def newest() -> Path:
     from config import settings
 
     directory = settings.load().run.directory
-    found = [path for path in directory.glob("*") if _is_database(path)]
+    found = [path for path in directory.glob("*.beilun") if _is_database(path)]
     if not found:
         raise ConfigError(
             "no recording yet", at=str(directory), hint="`beilun run quickstart` makes one"

@@ -33,10 +33,10 @@ class _Header(msgspec.Struct, kw_only=True):
 
 class _State(_Header):
     orderId: str
-    nodeStates: list[Any]
+    nodeStates: list[msgspec.Raw]
     driving: bool
     batteryState: _Battery
-    loads: list[Any] = []
+    loads: list[msgspec.Raw] = []
     agvPosition: _Position | None = None
 
 
