@@ -86,7 +86,9 @@ def kpi_tables(rows: Sequence[Row]) -> list[Table]:
     places = sorted(
         asset
         for asset, values in of_asset.items()
-        if asset.name == ALL and any(values.get(name) is not None for name in network)
+        if asset.name == ALL
+        and any(values.get(name) is not None for name in network)
+        and not _is_only_line(asset, of_asset)
     )
     if places:
         tables.append(_table(network, places, of_asset, known))
@@ -131,7 +133,16 @@ def _table(
             own = tuple("all" if asset.name == ALL else asset.name for asset in assets)
             return Table(title, own, heads, lines)
         return Table("", tuple(map(asset_path, assets)), heads, lines)
-    return Table("one-way delay per message", tuple(map(asset_path, assets)), heads, lines)
+    own = tuple(asset_path(asset).rpartition("/")[2] for asset in assets)
+    return Table("one-way delay per message, and the service of control traffic", own, heads, lines)
+
+
+def _is_only_line(group: Asset, of_asset: dict[Asset, dict[str, float | None]]) -> bool:
+    """Whether a line is all there is of its area, which is shown."""
+    if group.line == ALL:
+        return False
+    lines = {a.line for a in of_asset if a[:2] == group[:2] and a.name == ALL and a.line != ALL}
+    return len(lines) == 1
 
 
 def _shown(value: float | None, kpi: Kpi) -> float | None:

@@ -144,17 +144,8 @@ def test_rows_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
 def test_a_signal_drains_and_reports(number: signal.Signals, code: int, tmp_path: Path) -> None:
     words = ("run", "quickstart", "--speed", "60", "-o", "a.beilun")
     running = start(*words, folder=tmp_path)
-    path = tmp_path / "a.beilun"
-    rows = 0
-    while running.poll() is None and not rows:
-        if path.exists():
-            db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
-            try:
-                rows = db.execute("SELECT count(*) FROM block").fetchone()[0]
-            except sqlite3.OperationalError:
-                pass
-            finally:
-                db.close()
+    while running.poll() is None and not _blocks(tmp_path / "a.beilun"):
+        pass
     running.send_signal(number)
     out, _ = finish(running, expect=code)
     assert "the sums close" in out
@@ -168,3 +159,45 @@ def test_no_broker_is_told_with_what_to_try(tmp_path: Path) -> None:
         failed = beilun(*words, "--broker", url, folder=tmp_path, expect=4)
         assert "hint:" in failed.stderr
         assert url.removeprefix("mqtt://") in failed.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_factory_without_an_edge_can_be_stopped(
+    number: signal.Signals, code: int, broker: Broker, tmp_path: Path
+) -> None:
+    """Nobody confirms; told to stop it waits a while, and still writes down what it knows."""
+    url = f"mqtt://{broker.address.host}:{broker.address.port}"
+    words = ("simulate", "--for", "1h", "--broker", url, "--own", "own.sim")
+    running = start(*words, folder=tmp_path)
+    assert running.stderr is not None
+    assert "10 devices" in running.stderr.readline()
+    running.send_signal(number)
+    _, told = finish(running, expect=code)
+    assert "wrote own.sim" in told
+    assert (tmp_path / "own.sim").exists()
+
+
+def test_a_run_whose_broker_dies_says_so(tmp_path: Path) -> None:
+    words = ("run", "quickstart", "--speed", "20", "--broker", "embedded", "-o", "a.beilun")
+    running = start(*words, folder=tmp_path)
+    path = tmp_path / "a.beilun"
+    while running.poll() is None and not _blocks(path):
+        pass
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    serving = [c for c in children if b"ingest.broker" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    os.kill(int(serving[0]), signal.SIGKILL)
+    _, told = finish(running, expect=4)
+    assert "the broker of this run has died" in told
+
+
+def _blocks(path: Path) -> int:
+    if not path.exists():
+        return 0
+    db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+    try:
+        return int(db.execute("SELECT count(*) FROM block").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0  # its tables are not there yet
+    finally:
+        db.close()
