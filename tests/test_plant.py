@@ -38,8 +38,8 @@ class Fixed:
     def __init__(self, delay_ns: int, lose: int = 0) -> None:
         self.delay_ns, self.lose = delay_ns, lose
 
-    def bearer(self, ue: str, direction: Direction) -> "FixedBearer":
-        del ue, direction
+    def bearer(self, ue: str, direction: Direction, slice: str | None = None) -> "FixedBearer":
+        del ue, direction, slice
         return FixedBearer(self.delay_ns, self.lose)
 
 
