@@ -104,6 +104,9 @@ def test_replay_gives_the_bits_of_the_run_and_tells_what_moved(tmp_path: Path) -
         folder=tmp_path, expect=1,
     )  # fmt: skip
     assert "delay_p50: 1 rows moved" in moved.stdout
+    words = ("replay", "a.beilun", "--expect", "moved.ndjson", "--json")
+    [told] = beilun(*words, folder=tmp_path, expect=1).stdout.splitlines()
+    assert (json.loads(told)["kpi"], json.loads(told)["rows"]) == ("delay_p50", 1)
     assert 'failures="1"' in (tmp_path / "out.xml").read_text()
 
 

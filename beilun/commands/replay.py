@@ -1,5 +1,6 @@
 """``beilun replay``: a recording's KPIs computed again, and compared."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,9 @@ def command(
     ] = None,
     golden: Annotated[Path | None, typer.Option(help="Write the rows as a golden file.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write what moved as JUnit XML.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="All rows as NDJSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="NDJSON: all rows, or with --expect what moved.")
+    ] = False,
     salvage: Annotated[
         bool, typer.Option(help="Use everything before the damage of a broken file.")
     ] = False,
@@ -40,9 +43,9 @@ def command(
     fingerprint = digest(rows)
     if golden is not None:
         verdict.write(golden, compare.golden(rows, versions(), fingerprint))
-    if as_json:
+    if as_json and against is None:
         console.ndjson(report.as_json(row) for row in rows)
-    else:
+    elif not as_json:
         report.show_tables(report.run_rows(rows))
         console.out("Ledger", *report.ledger_lines(account), "")
     if kept is not None and against is None:
@@ -60,7 +63,9 @@ def command(
         default = compare.EXACT if one_build else compare.NINE_DIGITS
         moved = compare.moved(against.rows, rows, tolerances, default)
         how = "to the bit" if one_build else "to nine digits"
-        if not as_json:
+        if as_json:
+            console.ndjson(dataclasses.asdict(m) for m in moved)
+        else:
             _tell(expect, moved, how, len(against.rows))
         if junit is not None:
             verdict.write(junit, compare.junit(name, moved, against.rows))
