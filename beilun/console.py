@@ -76,15 +76,15 @@ def time(t_ns: int | None) -> str:
 
 
 def sparkline(values: Sequence[float | None]) -> str:
-    """One character a value, between the lowest and the highest; a blank where there is none.
+    """One character a value, between the lowest and the highest; a dot where there is none.
 
     >>> sparkline([0, None, 1, 2])
-    '▁ ▅█'
+    '▁·▅█'
     """
     there = [v for v in values if v is not None]
     low, high = min(there, default=0.0), max(there, default=0.0)
     span = high - low or 1.0
-    return "".join(" " if v is None else _BARS[min(7, int((v - low) / span * 8))] for v in values)
+    return "".join("·" if v is None else _BARS[min(7, int((v - low) / span * 8))] for v in values)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:

@@ -1,6 +1,7 @@
 """The live KPI table of a recording, read while the run writes it."""
 
 import contextlib
+import shutil
 import sqlite3
 import sys
 import time
@@ -30,6 +31,10 @@ WHERE series = ? ORDER BY window_start_ns DESC LIMIT ?
 """An index seek: the primary key is (series, window_start_ns)."""
 
 COLUMNS = ("asset", "kpi", "last", "unit", f"last {SHOWN}", "n", "late", "age")
+NARROW = 110
+"""A terminal of fewer columns shows less of each line, so that none is cut or wraps."""
+SHORT = 10
+NARROW_COLUMNS = ("asset", "kpi", "last", "unit", f"last {SHORT}", "age")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ def command(
         if once:
             seen = look(db, path, chosen)
             _require(db, seen, chosen, path)
-            console.table(COLUMNS, cells(seen), heading(path, seen, chosen.length_ns))
+            _print(seen, heading(path, seen, chosen.length_ns))
         else:
             follow = _redraw if console.is_terminal(sys.stdout) and not plain else _append
             with contextlib.suppress(KeyboardInterrupt):  # the way to end it, not an accident
@@ -168,6 +173,30 @@ def cells(seen: Look) -> list[tuple[object, ...]]:
     ]
 
 
+def view(seen: Look, width: int) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """Columns and lines as a terminal of this width can show them."""
+    if width >= NARROW:
+        return COLUMNS, cells(seen)
+    lines: list[tuple[object, ...]] = [
+        (
+            line.asset.rpartition("/")[2],
+            line.kpi,
+            line.value,
+            line.unit,
+            console.sparkline(line.history[-SHORT:]),
+            format_duration(seen.end_ns - line.end_ns),
+        )
+        for line in seen.lines
+    ]
+    return NARROW_COLUMNS, lines
+
+
+def _print(seen: Look, title: str) -> None:
+    terminal = console.is_terminal(sys.stdout)
+    columns, lines = view(seen, shutil.get_terminal_size().columns if terminal else sys.maxsize)
+    console.table(columns, lines, title)
+
+
 def heading(path: Path, seen: Look, length_ns: int) -> str:
     """The line above the table."""
     if not seen.lines:
@@ -232,12 +261,12 @@ def _redraw(db: sqlite3.Connection, path: Path, chosen: Chosen) -> None:
         while True:
             seen = look(db, path, chosen)
             room = max(1, screen.size.height - 6)
-            rows = cells(seen)
+            columns, rows = view(seen, screen.size.width)
             title = heading(path, seen, chosen.length_ns) + "   Ctrl-C ends"
             if len(rows) > room:
                 title += f"   ({room} of {len(rows)} lines; --kpi and --asset narrow it)"
-            live.update(console.rich_table(COLUMNS, rows[:room], title), refresh=True)
+            live.update(console.rich_table(columns, rows[:room], title), refresh=True)
             if seen.finished:
                 break
             time.sleep(REDRAW_S)
-    console.table(COLUMNS, rows, heading(path, seen, chosen.length_ns))
+    _print(seen, heading(path, seen, chosen.length_ns))
