@@ -223,11 +223,6 @@ class Factory:
         """Per connection what became of its messages."""
         return {name: c.account(self._out_ns) for name, c in self._connections.items()}
 
-    def control_ledger(self) -> tuple[int, int]:
-        """Control messages sent inside the plant, and lost; they never reach the wire."""
-        lanes = [lane for control in self.floor.controls for lane in (control.up, control.down)]
-        return sum(lane.made for lane in lanes), sum(lane.lost for lane in lanes)
-
     def _advance(self) -> None:
         start_ns, end_ns = self._ahead_ns, min(self._ahead_ns + BLOCK_NS, self._end_ns)
         floor = self.floor

@@ -1,7 +1,6 @@
 """``beilun edge``: telemetry from a broker to KPI rows in a recording."""
 
 import asyncio
-import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -83,7 +82,7 @@ def command(
             await serve(
                 address_of(effective.broker),
                 [*topics.SUBSCRIPTIONS, *(mapped.topics() if mapped else ())],
-                functools.partial(start),
+                start,
                 run=known,
                 once=once,
                 stop=stop.event,
