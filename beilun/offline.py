@@ -32,13 +32,19 @@ class Outcome:
 def make_factory(scenario: Scenario, run: str) -> "Factory":
     """The factory of a scenario; equal arguments give equal messages."""
     from simulator.factory import Factory
+    from simulator.link.layout import load_layout
     from simulator.link.link import Link
     from simulator.link.profile import load_profile
     from simulator.plant import load_plant
 
+    file = scenario.plant_file()
+    plant = load_plant(file)
+    layout = None
+    if plant.radio is not None:
+        folder = file.parent if isinstance(file, Path) else Path()
+        layout = load_layout(plant.radio.layout, folder)
     profile = load_profile(scenario.network)
-    link = Link(profile, scenario.seed, faults=scenario.fault, start_ns=scenario.start)
-    plant = load_plant(scenario.plant_file())
+    link = Link(profile, scenario.seed, layout, scenario.fault, scenario.start)
     return Factory(plant, link, scenario.seed, run, scenario.start, scenario.length)
 
 

@@ -63,12 +63,35 @@ class Interference(Timed):
     area: Area | None = None
 
 
-Fault = Annotated[Outage | Backhaul | Congestion | Interference, Field(discriminator="kind")]
+class BrokerRestart(Timed):
+    """The broker at the MEC dies and is back at the end: every connection is made anew, and what
+    was under way is sent again. A run with a broker of its own really restarts it."""
+
+    kind: Literal["broker_restart"]
+
+
+class ClockStep(Timed):
+    """The clock of some devices jumps, and jumps back at the end: their stamps are wrong by as
+    much, what they do is not."""
+
+    kind: Literal["clock_step"]
+    asset: str = "*"
+    """Glob over the devices' names."""
+    step_s: Annotated[float, Field(ge=-3_600, le=3_600, json_schema_extra={"unit": "s"})]
+    """How far it jumps; negative: back in time."""
+
+
+Fault = Annotated[
+    Outage | Backhaul | Congestion | Interference | BrokerRestart | ClockStep,
+    Field(discriminator="kind"),
+]
 
 FAULTS: dict[str, type[Timed]] = {
     "outage": Outage,
     "backhaul": Backhaul,
     "congestion": Congestion,
     "interference": Interference,
+    "broker_restart": BrokerRestart,
+    "clock_step": ClockStep,
 }
 """Every kind of fault, as ``kind`` names it in a scenario's ``[[fault]]``."""

@@ -26,7 +26,7 @@ import simpy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from config.units import NS_PER_MS, NS_PER_S
+from config.units import NS_PER_MS, NS_PER_S, Metres
 from ingest.messages import Asset, Floats, Times
 from ingest.packml import PackML
 from ingest.topics import is_level
@@ -80,6 +80,10 @@ class DeviceSpec(BaseModel):
     """ISA-95 area."""
     line: str
     """ISA-95 line or work centre."""
+    x_m: Metres | None = None
+    """Where it stands on the plant's map, if at no node."""
+    y_m: Metres | None = None
+    """See `x_m`."""
 
     @field_validator("name", "area", "line")
     @classmethod

@@ -1,6 +1,7 @@
 """Fixtures: private brokers of both kinds on free loopback ports."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,9 @@ import pytest
 from ingest.broker import Broker, mosquitto_path, running_broker
 
 Kind = Literal["mosquitto", "embedded"]
+
+# A job that a shell starts in the background ignores Ctrl-C, and so would every process of a test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -38,8 +38,10 @@ class Fixed:
     def __init__(self, delay_ns: int, lose: int = 0) -> None:
         self.delay_ns, self.lose = delay_ns, lose
 
-    def bearer(self, ue: str, direction: Direction, slice: str | None = None) -> "FixedBearer":
-        del ue, direction, slice
+    def bearer(
+        self, ue: str, direction: Direction, slice: str | None = None, *, trace: bool = False
+    ) -> "FixedBearer":
+        del ue, direction, slice, trace
         return FixedBearer(self.delay_ns, self.lose)
 
 
@@ -47,6 +49,9 @@ class FixedBearer:
     def __init__(self, delay_ns: int, lose: int) -> None:
         self.delay_ns, self.lose, self.count, self.last_ns = delay_ns, lose, 0, 0
         self.lost: dict[str, int] = {}
+
+    def move(self, t_ns: int, x_m: float, y_m: float) -> None:
+        """A place changes nothing."""
 
     def send(self, t_ns: int, n_bytes: int) -> int | None:
         assert t_ns >= self.last_ns, "messages must be handed over in order of time"

@@ -12,7 +12,7 @@ from config.errors import BeilunError, ConfigError, Exit
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-KINDS = ("scenario", "plant", "settings", "network", "mapping")
+KINDS = ("scenario", "plant", "settings", "network", "layout", "mapping")
 
 
 @app.command()
@@ -72,6 +72,7 @@ def check_file(path: Path) -> str:
     from config.mapping import find_mapping
     from config.scenario import read_scenario
     from edge import kpis
+    from simulator.link.layout import load_layout
     from simulator.plant import load_plant
 
     match kind_of(tomlfile.load(path)):
@@ -86,6 +87,9 @@ def check_file(path: Path) -> str:
         case "network":
             _check_profile(path)
             return "network profile"
+        case "layout":
+            load_layout(path)
+            return "layout"
         case "settings":
             settings.read_file(path)
             return "settings"
@@ -123,10 +127,11 @@ def _models() -> dict[str, Any]:
     from config.mapping import Mapping as TableMapping
     from config.scenario import Scenario
     from config.settings import Values
+    from simulator.link.layout import Layout
     from simulator.link.profile import Profile
     from simulator.plant import Plant
 
-    return dict(zip(KINDS, (Scenario, Plant, Values, Profile, TableMapping), strict=True))
+    return dict(zip(KINDS, (Scenario, Plant, Values, Profile, Layout, TableMapping), strict=True))
 
 
 def as_written(node: object) -> Any:

@@ -1,13 +1,14 @@
-"""Where the cells stand and what is in the way: a TOML file in ``simulator/link/layouts``."""
+"""Where the cells stand and what is in the way: a TOML file in ``config/layouts``."""
 
 import math
-import tomllib
 from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Self
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from config import tomlfile
 from config.errors import ConfigError
 from config.faults import Area
 from config.model import Spec
@@ -39,10 +40,12 @@ class Block(Area):
 class Layout(Spec):
     """The radio map of a plant."""
 
-    name: str
     summary: str
+    """One line that says what it shows."""
     source: str
+    """Where counts and places come from."""
     area: Area
+    """The ground it covers."""
     mast_m: Annotated[float, Field(gt=0, json_schema_extra={"unit": "m"})] = 6.0
     """Height of the antennas above the devices'."""
     cell: Annotated[tuple[Mast, ...], Field(strict=False, min_length=1)]
@@ -60,29 +63,28 @@ class Layout(Spec):
         found = [i for i, c in enumerate(self.cell) if name in ("", c.name, c.station)]
         if not found:
             known = sorted({c.name for c in self.cell} | {c.station for c in self.cell})
-            raise ConfigError(
-                f"layout {self.name} has no cell {name!r}", hint=f"known: {', '.join(known)}"
-            )
+            raise ConfigError(f"the layout has no cell {name!r}", hint=f"known: {', '.join(known)}")
         return found
 
 
 def layout_names() -> list[str]:
-    """Every layout in ``simulator/link/layouts``, sorted."""
-    folder = files("simulator.link") / "layouts"
+    """Every shipped layout, sorted."""
+    folder = files("config") / "layouts"
     return sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".toml"))
 
 
-def load_layout(name: str) -> Layout:
-    """The layout of that name."""
-    names = layout_names()
-    if name not in names:
-        raise ConfigError(f"unknown layout {name!r}", hint=f"known: {', '.join(names)}")
-    text = (files("simulator.link") / "layouts" / f"{name}.toml").read_text("utf-8")
-    try:
-        return Layout.model_validate(tomllib.loads(text) | {"name": name})
-    except ValidationError as error:
-        details = [f"{'.'.join(map(str, e['loc']))}  {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"{len(details)} problems", at=f"{name}.toml", details=details) from None
+def load_layout(name: str | Path, folder: Path = Path()) -> Layout:
+    """A shipped layout by name, or the one of a file; raises ``ConfigError``, all problems told.
+
+    A relative path begins at ``folder``.
+    """
+    source = folder / name
+    if source.suffix != ".toml":
+        if name not in layout_names():
+            known = ", ".join(layout_names())
+            raise ConfigError(f"unknown layout {str(name)!r}", hint=f"known: {known}")
+        return tomlfile.read(files("config") / "layouts" / f"{name}.toml", Layout)
+    return tomlfile.read(source, Layout)
 
 
 class Map:

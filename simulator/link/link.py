@@ -84,8 +84,10 @@ class Link:
     def bearer(
         self, ue: str, direction: Direction, slice: str | None = None, *, trace: bool = False
     ) -> "Bearer":
-        """A fresh bearer, as if nothing had been sent yet."""
-        return self._bearer(ue, direction, slice, trace, ())
+        """A fresh bearer, as if nothing had been sent yet. A device's bearers of different slices
+        have dice of their own, and one journey."""
+        own = () if slice is None else (crc32(slice.encode()),)
+        return self._bearer(ue, direction, slice, trace, own)
 
     def confirmed(
         self, ue: str, direction: Direction, slice: str | None = None, *, inflight: int = 20

@@ -76,6 +76,19 @@ class Edge(BaseModel):
     """Length; straight if not given."""
 
 
+class Radio(BaseModel):
+    """Where the plant's map lies on a radio layout."""
+
+    model_config = _STRICT
+
+    layout: str
+    """A shipped layout by name (`config/layouts`), or the path of a layout file."""
+    x_m: Metres = 0.0
+    """East of the layout's origin: where the map has x 0."""
+    y_m: Metres = 0.0
+    """North of the layout's origin: where the map has y 0."""
+
+
 class Order(BaseModel):
     """A job for one unit."""
 
@@ -106,6 +119,8 @@ class Plant(BaseModel):
     """ISA-95 site, the first level of every topic."""
     flow: str = "flow"
     """Name of the material-flow asset of the casting area."""
+    radio: Radio | None = None
+    """Without one every device is served by one cell, wherever it is."""
     pieces_per_container: Count = 24
     """Transfer batch: pieces that travel together."""
     warehouse: str = ""
@@ -138,6 +153,10 @@ class Plant(BaseModel):
             for at in (getattr(device, "node", None), getattr(device, "charger", None)):
                 if at is not None and at not in nodes:
                     yield f"{device.name}: unknown node {at}{tomlfile.guess(at, nodes)}"
+            if (device.x_m is None) != (device.y_m is None):
+                yield f"{device.name}: x_m and y_m go together"
+            if self.radio is not None and self.place_of(device) is None:
+                yield f"{device.name}: no place on the radio layout; give it x_m and y_m"
             for problem in device.settings_problems():
                 yield f"{device.name}: {problem}"
         if "agv" in kinds_ and (store := self.warehouse) not in nodes:
@@ -158,6 +177,13 @@ class Plant(BaseModel):
             return True
         reach = _distances(self, self.node[0].name)[0]
         return len(reach) == len(self.node)
+
+    def place_of(self, device: DeviceSpec) -> tuple[float, float] | None:
+        """Where on the map a device stands (a vehicle: at the start); ``None`` if not said."""
+        if device.x_m is not None and device.y_m is not None:
+            return device.x_m, device.y_m
+        at = getattr(device, "node", None)
+        return next(((node.x_m, node.y_m) for node in self.node if node.name == at), None)
 
     def orders_of(self, unit: str) -> tuple[Order, ...]:
         """The jobs of a unit, in the order of the file."""

@@ -10,7 +10,8 @@ from config.units import NS_PER_MS, NS_PER_S
 from ingest import bins
 from ingest.messages import Asset, Times
 from simulator.device import PANE_NS, Columns, Ints, Steps
-from simulator.link.link import Bearer, Direction, Link
+from simulator.link.link import Bearer, Direction
+from simulator.plant.terminal import Terminal
 
 SLICE = "control"
 """Slice of control traffic, where the network has slices."""
@@ -167,11 +168,11 @@ class Service:
 class Control:
     """Both directions of one device, and what it publishes of their delays and their service."""
 
-    def __init__(self, link: Link, asset: Asset, now_ns: int) -> None:
+    def __init__(self, terminal: Terminal, asset: Asset, now_ns: int) -> None:
         self.asset = asset
-        path = str(asset)
-        phase_ns = crc32(path.encode()) % BEAT_NS
-        up, down = (link.bearer(path, way, SLICE) for way in (Direction.UP, Direction.DOWN))
+        self.terminal = terminal
+        phase_ns = crc32(str(asset).encode()) % BEAT_NS
+        up, down = (terminal.bearer(way, SLICE) for way in (Direction.UP, Direction.DOWN))
         self.up, self.down = Lane(up, now_ns + phase_ns), Lane(down, now_ns + phase_ns)
         self.services = (Service("uplink", now_ns), Service("downlink", now_ns))
 

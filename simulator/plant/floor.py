@@ -21,6 +21,7 @@ from simulator.device import Bell, Device, Process, Unit, World, kinds
 from simulator.mes import Calendar, Flow, Mes
 from simulator.plant import Order, Plant, Roads
 from simulator.plant.control import ORDER_BYTES, RETRY_NS, Control, Lane
+from simulator.plant.terminal import Terminal
 
 if TYPE_CHECKING:
     from simulator.link.link import Link
@@ -258,6 +259,7 @@ class Floor:
         self.warehouse = Warehouse(plant.warehouse, self.env, self.flow)
         self.trimming: list[Sink] = []
         self.controls: list[Control] = []
+        self._terminals: dict[str, Terminal] = {}
         self.devices: list[Device] = [kinds()[s.kind].model(s, self) for s in plant.device]
         self.units: list[Unit] = [device for device in self.devices if isinstance(device, Unit)]
         assets = [*(device.asset for device in self.devices)]
@@ -266,9 +268,20 @@ class Floor:
             self.env.process(device.run())
         self.env.process(self.fleet.run())
 
+    def terminal(self, asset: Asset) -> Terminal:
+        """A device's terminal, the same whoever asks."""
+        path = str(asset)
+        if path not in self._terminals:
+            spec = next((s for s in self.plant.device if s.name == asset.name), None)
+            place, origin = None, (0.0, 0.0)
+            if (radio := self.plant.radio) is not None and spec is not None:
+                place, origin = self.plant.place_of(spec), (radio.x_m, radio.y_m)
+            self._terminals[path] = Terminal(self.link, path, self.env.now, place, origin)
+        return self._terminals[path]
+
     def control(self, asset: Asset) -> Control:
         """A device's control traffic."""
-        control = Control(self.link, asset, self.env.now)
+        control = Control(self.terminal(asset), asset, self.env.now)
         self.controls.append(control)
         return control
 
