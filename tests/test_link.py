@@ -11,9 +11,21 @@ from hypothesis import strategies as st
 
 from config.units import NS_PER_MS, NS_PER_S
 from simulator.link.cellular import Cell, Clock, Grid, queued
+from simulator.link.columns import KNEE_DB
+from simulator.link.journey import Journey
+from simulator.link.layout import load_layout
 from simulator.link.link import Bearer, Direction, Link
-from simulator.link.profile import Cellular, Profile, Shadowing, Udp, load_profile, profile_names
+from simulator.link.profile import (
+    Cellular,
+    Profile,
+    Shadowing,
+    Udp,
+    Wifi,
+    load_profile,
+    profile_names,
+)
 from simulator.link.shadowing import Fade
+from simulator.link.surroundings import Surroundings
 from simulator.link.transport import rto_ns
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -178,14 +190,35 @@ def test_the_queue_serves_in_order_of_arrival(jobs: list[tuple[int, int]], free:
 
 
 def test_fading_is_standard_and_forgets():
-    spec = Shadowing(sd_db=4.0, decorrelation_s=1.0, margin_db=0.0, knee_db=1000.0)
-    # With no margin and a slope 1,000 dB long, the depth is the fade itself, where it is a fade.
+    spec = Shadowing(sd_db=4.0, decorrelation_s=1.0, margin_db=40.0)
     t_ns = T0_NS + np.arange(100_000, dtype=np.int64) * (NS_PER_S // 5)
-    fades = Fade(spec, 3, 9).depths(t_ns) * 1000.0
-    assert np.mean(fades > 0) == pytest.approx(0.5, abs=0.02)
-    assert np.sqrt(np.mean(fades[fades > 0] ** 2)) == pytest.approx(4.0, rel=0.03)
+    fades = Fade(spec, 3, 9).depths(t_ns) * KNEE_DB + 40.0
+    assert np.mean(fades) == pytest.approx(0.0, abs=0.1)
+    assert np.std(fades) == pytest.approx(4.0, rel=0.03)
     assert np.corrcoef(fades[:-1], fades[1:])[0, 1] > 0.8
     assert abs(np.corrcoef(fades[:-11], fades[11:])[0, 1]) < 0.05
+
+
+def test_what_passes_by_fades_a_device_that_stands_and_forgets():
+    profile = GENTLE["private-5g"]
+    world = Surroundings(profile, 3, load_layout("ikd"), (), 0).world
+    assert world is not None
+    spec = world.propagation
+    t_ns = T0_NS + np.arange(50_000, dtype=np.int64) * (4 * NS_PER_S)
+    signals = []
+    for device in (1, 1, 2):
+        journey = Journey(world, device)
+        journey.move(T0_NS, 100.0, 100.0)
+        cells, depths, pauses_ns = journey.many(t_ns)
+        assert len(np.unique(cells)) == 1
+        assert not pauses_ns[100:].any()
+        signals.append(depths * KNEE_DB)
+        lag = round(spec.passing_s / 4.0)
+        assert np.std(signals[-1]) == pytest.approx(spec.passing_sd_db, rel=0.05)
+        assert np.corrcoef(depths[:-1], depths[1:])[0, 1] > 0.8
+        assert abs(np.corrcoef(depths[: -2 * lag - 1], depths[2 * lag + 1 :])[0, 1]) < 0.05
+    assert signals[0].tolist() == signals[1].tolist()
+    assert abs(np.corrcoef(signals[0], signals[2])[0, 1]) < 0.1
 
 
 def test_up_and_down_of_a_device_share_its_fading_and_devices_do_not():
@@ -243,9 +276,88 @@ def test_harq_spacing_follows_the_pattern_and_third_tries_are_rare():
     assert np.mean(ms > 13.0) == pytest.approx(0.1 * 0.004, rel=0.35)
 
 
+def at_signal(above_db: float) -> Profile:
+    """private-5g over UDP with a steady signal so far above the floor of the slowest coding."""
+    profile = still(GENTLE["private-5g-udp"])
+    radio = profile.radio
+    assert isinstance(radio, Cellular)
+    fade = radio.shadowing.model_copy(update={"sd_db": 0.0, "margin_db": above_db})
+    return profile.model_copy(update={"radio": radio.model_copy(update={"shadowing": fade})})
+
+
 def test_a_large_message_takes_its_time_on_the_air():
-    small, large = (np.median(delays("private-5g", UP, n_bytes=n)) for n in (100, 125_000))
+    link = Link(at_signal(40.0), 1)
+    small, large = (
+        np.median(link.bearer("a", UP).send_many(*sent) - sent[0]) / NS_PER_MS
+        for sent in (stream(30.0, n_bytes=n) for n in (100, 125_000))
+    )
     assert large - small == pytest.approx(10.0, rel=0.15)  # 1 Mbit at 100 Mbit/s
+
+
+def test_a_weaker_signal_takes_a_slower_coding_more_slots_and_a_longer_queue():
+    t_ns, n_bytes = stream(200.0, 400, 125_000)
+    busy_ns, busy_bytes = stream(2.0, 400, 10_000)  # 40 Mbit/s
+    spent: list[tuple[float, float]] = []
+    for above_db in (40.0, 27.4, 20.0, 13.0, 5.0, 0.1):
+        link = Link(at_signal(above_db), 1)
+        alone = link.bearer("a", UP, "telemetry", trace=True)
+        alone.send_many(t_ns, n_bytes)
+        crowd = link.bearer("a", UP, "telemetry", trace=True)
+        crowd.send_many(busy_ns, busy_bytes)
+        spent.append(
+            (
+                float(np.mean(alone.take_trace()["air_ns"])) / NS_PER_MS - 0.5,
+                float(np.mean(crowd.take_trace()["queue_ns"])) / NS_PER_MS,
+            )
+        )
+    air_ms, queue_ms = zip(*spent, strict=True)
+    bits = (5.55, 5.55, 3.32, 1.91, 0.602, 0.234)
+    assert air_ms == pytest.approx([10.0 * 5.55 / each for each in bits], rel=1e-3)
+    assert queue_ms[0] == queue_ms[1] <= queue_ms[2] < queue_ms[3] < queue_ms[4] < queue_ms[5]
+    assert queue_ms[2] < 1.0  # 60 Mbit/s carry 40; the 34 of 13 dB do not
+    assert queue_ms[3] > 10.0
+
+
+def test_a_short_message_minds_the_floor_and_not_the_coding():
+    good, fair = (Link(at_signal(db), 1).bearer("a", UP).send_many(*stream(10.0)) for db in (40, 9))
+    assert np.max(np.abs(good - fair)) <= 2 * NS_PER_MS + NS_PER_MS // 10  # a frame at most
+    for above_db, lost in ((0.0, False), (-3.0, True)):
+        bearer = Link(at_signal(above_db), 1).bearer("a", UP)
+        arrival_ns = bearer.send_many(*stream(10.0))
+        assert bool(np.all(arrival_ns < 0)) == lost
+        assert bool(np.any(arrival_ns < 0)) == lost
+
+
+def test_a_request_that_is_not_heard_costs_a_period():
+    profile = at_signal(30.0)
+    radio = profile.radio
+    assert isinstance(radio, Cellular)
+    deaf = radio.grant.model_copy(update={"missed_ratio": 0.25})
+    sure = radio.grant.model_copy(update={"missed_ratio": 0.0})
+    t_ns, n_bytes = stream(997.3, 20_000)
+    access = []
+    for grant in (sure, deaf):
+        network = profile.model_copy(update={"radio": radio.model_copy(update={"grant": grant})})
+        bearer = Link(network, 1).bearer("a", UP, "telemetry", trace=True)
+        bearer.send_many(t_ns, n_bytes)
+        access.append(bearer.take_trace()["access_ns"] / NS_PER_MS)
+    # Geometric: a quarter is not heard once, a quarter of those twice: a third of a period each.
+    extra_ms = float(np.mean(access[1]) - np.mean(access[0]))
+    assert extra_ms == pytest.approx(radio.grant.sr_period_ms / 3, rel=0.05)
+    control = Link(profile, 1).bearer("a", UP, "control", trace=True)
+    control.send_many(t_ns, n_bytes)
+    assert not control.take_trace()["access_ns"].any()  # a standing grant asks for nothing
+
+
+def test_what_spoils_a_frame_of_a_quiet_channel_spoils_the_next_try_too():
+    radio = GENTLE["wifi-ideal"].radio
+    assert isinstance(radio, Wifi)
+    assert radio.again_ratio == 0.5
+    bearer = Link(still(GENTLE["wifi-ideal"]), 1).bearer("a", UP, trace=True)
+    bearer.send_many(*stream(100.0, 200_000))
+    tries = bearer.take_trace()["rounds"]
+    for k in (1, 2, 4):
+        assert np.mean(tries > k) == pytest.approx(0.02 * 0.5 ** (k - 1), rel=0.12)
 
 
 def test_timeout_follows_rfc_6298():

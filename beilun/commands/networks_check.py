@@ -1,11 +1,15 @@
 """``beilun networks check``: the link model against published measurements and its own promises."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from beilun import console
 from config.errors import Exit
+
+if TYPE_CHECKING:
+    from simulator.link.check import Finding
 
 
 def command(
@@ -22,14 +26,22 @@ def command(
     if as_json:
         console.ndjson({"profile": name, **finding._asdict()} for name, finding in lines)
     else:
-        words = {True: "PASS", False: "FAIL", None: ""}
-        console.table(
-            ("", "profile", "id", "what", "published", "modelled", "target"),
-            [
-                (words[f.ok], name, f.id, f.what, f.measured, f.modelled, f.target)
-                for name, f in lines
-            ],
-        )
+        adjusted = [line for line in lines if not line[1].held_out]
+        _show("Constants were adjusted with these in sight", adjusted)
+        if held_out := [line for line in lines if line[1].held_out]:
+            _show("Not fitted to", held_out)
     missed = sum(finding.ok is False for _, finding in lines)
     console.note(f"{len(lines)} lines, {missed} missed")
     return Exit.FAILED if missed else Exit.OK
+
+
+def _show(title: str, lines: Sequence[tuple[str, "Finding"]]) -> None:
+    words = {True: "PASS", False: "FAIL", None: ""}
+    console.table(
+        ("", "profile", "id", "what", "published", "modelled", "target"),
+        [(words[f.ok], name, f.id, f.what, f.measured, f.modelled, f.target) for name, f in lines],
+        title,
+    )
+    for text in dict.fromkeys(f"{name} {f.id}: {f.why}" for name, f in lines if f.why):
+        console.out(text)
+    console.out("")

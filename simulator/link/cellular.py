@@ -12,7 +12,11 @@ sent in the next slot of its direction. A failed transmission is told by the rec
 failure must wait for an uplink slot to say so), rescheduled, and sent in a slot again: the spacing
 of retransmissions follows from the slot pattern and is nowhere a constant. One die decides how
 often a message fails: at least k times if the die is below ``first * next**(k-1)``. A message of
-several slots is in one piece when all its blocks are. A standing grant replaces the request.
+several slots is in one piece when all its blocks are. A standing grant replaces the request; a
+request that is not heard is repeated at the next occasion.
+
+The weaker the signal, the slower the coding that is sure to be heard: a message takes longer on the
+air, more slots, and what follows waits. Below the floor of the slowest coding failures grow to one.
 
 A ``Cell`` is what its bearers share; the bearer's own state is in ``Scheduled``.
 """
@@ -22,6 +26,7 @@ from bisect import bisect_left
 import numpy as np
 
 from simulator.link.columns import (
+    KNEE_DB,
     ODDS,
     Backlog,
     Flags,
@@ -36,6 +41,18 @@ from simulator.link.columns import (
 from simulator.link.profile import Carrier, Cellular, Harq, StandingGrant
 
 _NEVER_NS = -(2**62)
+# TS 38.214 table 5.2.2.1-2, CQI 15 down to 2: bits per symbol, and the SINR above that of CQI 2
+# from which it is heard nine times in ten (link simulations; the standard has no such column).
+_CODINGS = (
+    (5.55, 27.4), (5.12, 25.7), (4.52, 23.4), (3.90, 21.0), (3.32, 18.8), (2.73, 16.4),
+    (2.41, 15.0), (1.91, 12.8), (1.48, 10.6), (1.18, 9.0), (0.877, 7.1), (0.602, 4.9),
+    (0.377, 2.4), (0.234, 0.0),
+)  # fmt: skip
+_BEST = _CODINGS[0][0]
+_SLOWNESS = tuple(_BEST / bits for bits, _ in _CODINGS)
+_DEPTHS = [-above_db / KNEE_DB for _, above_db in _CODINGS[:-1]]
+"""Depths down to which each coding but the slowest will do."""
+_DEPTH_COLUMN = np.array(_DEPTHS)
 
 
 class Clock:
@@ -115,8 +132,11 @@ class Scheduled:
         self._cell, self._uplink, self._backlog = cell, uplink, backlog
         self._carrier: Carrier = cell.spec.up if uplink else cell.spec.down
         self._slots = cell.up if uplink else cell.down
-        self._slot_bytes = cell.slot_bytes(uplink=uplink)
-        self._byte_ps = byte_ps(self._carrier.rate_mbps)
+        full, rate_mbps = cell.slot_bytes(uplink=uplink), self._carrier.rate_mbps
+        self._slot_bytes = [max(round(full / slow), 1) for slow in _SLOWNESS]
+        self._byte_ps = [byte_ps(rate_mbps / slow) for slow in _SLOWNESS]
+        self._slot_bytes_column = np.array(self._slot_bytes, np.int64)
+        self._byte_ps_column = np.array(self._byte_ps, np.int64)
         self._hold_ns = ns(cell.spec.grant.hold_ms)
         self._decode_ns = ns(self._carrier.harq.decode_ms)
         self._ready_ns = self._free_ns = self._open_ns = _NEVER_NS
@@ -133,8 +153,20 @@ class Scheduled:
             roll_odds(rng, n),
             roll_hop(rng, harq.schedule, n),
             roll_hop(rng, spec.rlc.recovery, n),
-            roll_hop(rng, spec.grant.processing, n) if self._uplink else np.zeros(n, np.int64),
+            self._roll_grant(rng, n),
         ]
+
+    def _roll_grant(self, rng: np.random.Generator, n: int) -> Ints:
+        """From the end of the first request's slot to the start of the grant."""
+        grant = self._cell.spec.grant
+        if not self._uplink:
+            return np.zeros(n, np.int64)
+        processing_ns = roll_hop(rng, grant.processing, n)
+        if self._occasions is not None:
+            return processing_ns  # asks within its own grant, repaired like any message
+        return processing_ns + (rng.geometric(1.0 - grant.missed_ratio, n) - 1) * ns(
+            grant.sr_period_ms
+        )
 
     def one(
         self, ready_ns: int, n_bytes: int, dice: list[int], depth: float, cell: int
@@ -144,7 +176,8 @@ class Scheduled:
         wait_ns = served_ns = 0
         if self._backlog is not None:
             wait_ns, served_ns = self._backlog.one(ready_ns, n_bytes, cell)
-        air_ns = n_bytes * self._byte_ps // 1_000
+        coding = bisect_left(_DEPTHS, depth)
+        air_ns = n_bytes * self._byte_ps[coding] // 1_000
         whole_ns = max(ready_ns + wait_ns, self._free_ns) + served_ns + air_ns
         open_ns, slots = whole_ns, self._slots
         if self._occasions is not None:
@@ -160,11 +193,12 @@ class Scheduled:
 
         sent_ns, heard, rounds = slot_ns + frame.slot_ns, True, 1
         harq = self._carrier.harq
-        first = harq.first_error_ratio + (1.0 - harq.first_error_ratio) * depth
-        blocks = -(-n_bytes // self._slot_bytes)
+        deaf = max(depth, 0.0)
+        first = harq.first_error_ratio + (1.0 - harq.first_error_ratio) * deaf
+        blocks = -(-n_bytes // self._slot_bytes[coding])
         odds = blocks * first / (1.0 + (blocks - 1) * first) * ODDS
         if luck < odds:
-            again = harq.next_error_ratio + (1.0 - harq.next_error_ratio) * depth
+            again = harq.next_error_ratio + (1.0 - harq.next_error_ratio) * deaf
             sent_ns, heard, rounds = self._repaired(
                 harq, sent_ns, luck, misread, schedule_ns, recovery_ns, odds, again
             )
@@ -215,7 +249,8 @@ class Scheduled:
     ) -> tuple[Ints, Flags]:
         luck, misread, schedule_ns, recovery_ns, grant_ns = dice
         frame = self._cell
-        air_ns = n_bytes * self._byte_ps // 1_000
+        coding = np.searchsorted(_DEPTH_COLUMN, depth)
+        air_ns = n_bytes * self._byte_ps_column[coding] // 1_000
         first_ns, work_ns = ready_ns, air_ns
         if self._backlog is not None:
             wait_ns, served_ns = self._backlog.many(ready_ns, n_bytes, cell)
@@ -242,14 +277,15 @@ class Scheduled:
 
         sent_ns = slot_ns + frame.slot_ns
         harq = self._carrier.harq
-        first = harq.first_error_ratio + (1.0 - harq.first_error_ratio) * depth
-        blocks = -(-n_bytes // self._slot_bytes)
+        deaf = np.maximum(depth, 0.0)
+        first = harq.first_error_ratio + (1.0 - harq.first_error_ratio) * deaf
+        blocks = -(-n_bytes // self._slot_bytes_column[coding])
         odds = blocks * first / (1.0 + (blocks - 1) * first) * ODDS
         failed = np.flatnonzero(luck < odds)
         heard = np.ones(len(ready_ns), np.bool_)
         rounds = np.ones(len(ready_ns), np.int64)
         if len(failed):
-            again = harq.next_error_ratio + (1.0 - harq.next_error_ratio) * depth[failed]
+            again = harq.next_error_ratio + (1.0 - harq.next_error_ratio) * deaf[failed]
             sent_ns[failed], heard[failed], rounds[failed] = self._repair(
                 harq,
                 sent_ns[failed],

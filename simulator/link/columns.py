@@ -12,6 +12,8 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
+KNEE_DB = 3.0
+"""SINR below the floor of the most robust coding at which nothing is heard any more."""
 ODDS = 2.0**53
 """A die that decides between outcomes is an integer in ``[0, ODDS)``: ``die < ratio * ODDS``."""
 
@@ -88,10 +90,10 @@ class Backlog(Protocol):
 class Air(Protocol):
     """The radio as one bearer uses it: from ready to heard.
 
-    ``ready_ns`` never goes back; ``depth`` is how far below the coding's floor the signal is, 0 to
-    1. ``one`` and ``many`` do the same to the state and give the same times; both work in integers,
-    or in float operations that IEEE 754 rounds exactly, so that a column and a single value cannot
-    differ.
+    ``ready_ns`` never goes back; ``depth`` is how far below the floor of the most robust coding the
+    signal is, in ``KNEE_DB``: at most 1 (nothing is heard), negative above the floor. ``one`` and
+    ``many`` do the same to the state and give the same times; both work in integers, or in float
+    operations that IEEE 754 rounds exactly, so that a column and a single value cannot differ.
     """
 
     parts: Record | None

@@ -12,6 +12,10 @@ shadowing, a noise over the distance travelled. Another cell that is stronger by
 the time to trigger takes over (3GPP's event A3): nothing passes for a lognormal gap, or for a
 re-establishment where that fails or where the serving cell went off the air.
 
+What passes by (people, trucks) adds a noise over time to the serving signal, of a device that
+stands as of one that moves. It is looked up per message and so costs a rest nothing; the handover's
+measurements average over it.
+
 Everything is a function of (seed, device, track): both directions of a device that are moved alike
 see the same gaps. The grid is worked through in chunks ahead of the messages; a waypoint that
 changes what was foreseen restores the state before the chunk.
@@ -27,9 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.faults import Area
-from config.units import NS_PER_MS
-from simulator.link.columns import Floats, Ints, ns
-from simulator.link.lattice import key, normal, normals, uniform
+from config.units import NS_PER_MS, NS_PER_S
+from simulator.link.columns import KNEE_DB, Floats, Ints, ns
+from simulator.link.lattice import Noise, key, normal, normals, uniform
 from simulator.link.layout import Map
 from simulator.link.profile import Mobility, Propagation
 
@@ -39,7 +43,6 @@ _SETTLE = 32
 _OFF_DBM = -1_000.0
 _FOREVER_NS = 2**35 * GRID_NS
 _SAME_M = 0.01
-_KNEE_DB = 3.0
 _P99 = NormalDist().inv_cdf(0.99)
 
 
@@ -118,6 +121,9 @@ class Journey:
         self._chunk: _Chunk | None = None
         mobility = world.mobility
         self._need = max(-(-ns(mobility.trigger_ms) // GRID_NS), 1)
+        propagation = world.propagation
+        self._passing = Noise(key(self._key, 0x9A55), round(propagation.passing_s * NS_PER_S))
+        self._passing_sd = propagation.passing_sd_db / KNEE_DB
         self._sigma = math.log(mobility.gap.p99_ms / mobility.gap.median_ms) / _P99
 
     @property
@@ -162,7 +168,7 @@ class Journey:
             self._state, self._chunk = self._before, None
 
     def one(self, t_ns: int) -> tuple[int, float, int]:
-        """Serving cell, depth below the coding's floor, and the end of a gap (or 0)."""
+        """Serving cell, depth below the coding's floor (``columns.Air``), end of a gap (or 0)."""
         chunk = self._covering(t_ns)
         self._asked_ns = t_ns
         at = chunk.rows(t_ns)
@@ -170,7 +176,8 @@ class Journey:
         for begin_ns, end_ns in chunk.gaps:
             if begin_ns <= t_ns < end_ns:
                 pause_ns = end_ns
-        return int(chunk.cells[at]), float(chunk.depths[at]), pause_ns
+        depth = float(chunk.depths[at]) - self._passing.at(t_ns) * self._passing_sd
+        return int(chunk.cells[at]), min(depth, 1.0), pause_ns
 
     def many(self, t_ns: Ints) -> tuple[Ints, Floats, Ints]:
         """``one`` of a column in order of time."""
@@ -188,7 +195,8 @@ class Journey:
                 pauses[part][(begin_ns <= times) & (times < end_ns)] = end_ns
             self._asked_ns = int(times[-1])
             done = end
-        return cells, depths, pauses
+        depths -= self._passing.column(t_ns) * self._passing_sd
+        return cells, np.minimum(depths, 1.0), pauses
 
     def _covering(self, t_ns: int) -> _Chunk:
         chunk = self._chunk
@@ -325,5 +333,5 @@ class Journey:
         others = power + activity
         others[rows, cells] = _OFF_DBM
         sinr = power[rows, cells] - np.maximum(noise, others.max(axis=1))
-        depth: Floats = (self._world.propagation.floor_db - sinr) / _KNEE_DB
-        return np.clip(depth, 0.0, 1.0)
+        depth: Floats = (self._world.propagation.floor_db - sinr) / KNEE_DB
+        return depth

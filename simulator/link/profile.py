@@ -7,13 +7,13 @@ cells stand is a layout's (``simulator.link.layout``), what goes wrong a fault's
 """
 
 import difflib
-import tomllib
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from config import tomlfile
 from config.errors import ConfigError
 from config.model import Spec
 from config.units import (
@@ -66,6 +66,9 @@ class Grant(Spec):
     """From the end of the request's slot to the earliest start of the granted one."""
     hold_ms: Milliseconds
     """A device keeps its grant this long after its last message; later it must ask again."""
+    missed_ratio: SmallRatio = 0.01
+    """Requests that are not heard, so that the device asks again at the next occasion. TS 38.104
+    and TS 36.104 (8.3) let a base station miss one in a hundred."""
 
 
 class Harq(Spec):
@@ -89,7 +92,8 @@ class Carrier(Spec):
     """One direction of the air."""
 
     rate_mbps: MegabitsPerSecond
-    """What one device gets from the idle cell, averaged over the slot pattern."""
+    """What one device gets from the idle cell with the best coding, averaged over the slot pattern.
+    A weaker signal takes a slower coding (``simulator.link.cellular``)."""
     harq: Harq
 
 
@@ -110,9 +114,7 @@ class Shadowing(Spec):
     decorrelation_s: Seconds
     """Time after which the device is, to the radio, somewhere else."""
     margin_db: Decibels
-    """Fade that link adaptation absorbs at this place."""
-    knee_db: Annotated[float, Field(gt=0, json_schema_extra=_unit("dB"))] = 3.0
-    """Fade beyond the margin at which nothing is heard any more."""
+    """SINR above the floor of the most robust coding: the fade that link adaptation absorbs."""
 
 
 class Flows(Spec):
@@ -214,6 +216,10 @@ class Propagation(Spec):
     """Shadowing in line of sight."""
     blocked_sd_db: Decibels = 5.7
     decorrelation_m: Annotated[float, Field(gt=0, json_schema_extra=_unit("m"))] = 7.0
+    passing_sd_db: Decibels = 2.0
+    """What people and trucks that pass make of the serving signal, also of one that stands."""
+    passing_s: Seconds = 20.0
+    """Time after which others are in the way."""
     activity_ratio: Ratio = 0.02
     """What an idle cell still sends, and neighbours hear."""
 
@@ -225,7 +231,8 @@ class Cellular(Spec):
     slot_ms: PositiveMs
     """Slot length (LTE: the subframe)."""
     pattern: Annotated[str, Field(pattern=r"^([DSU]{2,40}|F)$")]
-    """Slots in turn: D down, S switching (no data), U up; ``F`` alone is FDD, both ways always."""
+    """Slots in turn: D down, S switching (no data), U up; ``F`` alone is FDD, both ways always. A
+    special slot with most of its symbols down is a D."""
     drift_ppm: PartsPerMillion = 10.0
     """Drift of the cell's frame against the devices' clock: phases wander, as in the field."""
     grant: Grant
@@ -275,7 +282,10 @@ class Wifi(Spec):
     retries: Annotated[int, Field(ge=0, le=15)] = 7
     """Further attempts before the frame is dropped."""
     collision_ratio: SmallRatio
-    """Attempts that meet another station's or a hidden one's."""
+    """First attempts that meet another station's or a hidden one's."""
+    again_ratio: SmallRatio | None = None
+    """The same of a further attempt: what spoilt the one before may still be there. ``None``: as
+    of a first attempt."""
     busy_ratio: Ratio
     """Countdown slots in which another station takes the medium."""
     busy_ms: PositiveMs
@@ -307,6 +317,9 @@ class Tcp(Spec):
     kind: Literal["tcp"]
     min_rto_ms: PositiveMs = 200.0
     """Floor of the retransmission timeout."""
+    reset_after_s: Seconds = 90.0
+    """Without an acknowledgement for so long the connection is given up and made anew: MQTT takes a
+    client for gone after 1.5 keep-alives, which are 60 s by default."""
     mss_bytes: Annotated[int, Field(ge=88, le=65_535)] = 1_400
     """A larger message is several segments, each of which can be lost."""
 
@@ -353,15 +366,7 @@ def _read(name: str) -> dict[str, Any]:
         guesses = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
         hint = f"did you mean {' or '.join(guesses)}?" if guesses else f"known: {', '.join(names)}"
         raise ConfigError(f"unknown network profile {name!r}", hint=hint)
-    try:
-        return tomllib.loads((_folder() / f"{name}.toml").read_text("utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"not TOML: {error}", at=f"{name}.toml") from None
-
-
-def _spelling(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    return f"{where}  {error['msg']}" if where else str(error["msg"])
+    return tomlfile.load(_folder() / f"{name}.toml")
 
 
 def load_profile(name: str) -> Profile:
@@ -372,8 +377,4 @@ def load_profile(name: str) -> Profile:
         if "like" in other:
             raise ConfigError(f"like = {base!r}, which is itself like another", at=f"{name}.toml")
         raw = other | raw
-    try:
-        return Profile.model_validate(raw | {"name": name})
-    except ValidationError as error:
-        details = [_spelling(item) for item in error.errors()]
-        raise ConfigError(f"{len(details)} problems", at=f"{name}.toml", details=details) from None
+    return tomlfile.validate(raw | {"name": name}, Profile, at=f"{name}.toml")

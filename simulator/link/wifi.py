@@ -24,7 +24,9 @@ class Contended:
 
     def roll(self, rng: np.random.Generator, n: int) -> list[Ints]:
         spec = self._spec
-        attempts = rng.geometric(1.0 - spec.collision_ratio, n)
+        again = spec.collision_ratio if spec.again_ratio is None else spec.again_ratio
+        attempts = np.where(rng.random(n) < spec.collision_ratio, rng.geometric(1.0 - again, n), 0)
+        attempts += 1
         heard = attempts <= spec.retries + 1
         attempts = np.minimum(attempts, spec.retries + 1)
         window = spec.cw_min
