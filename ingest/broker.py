@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -24,6 +26,7 @@ Kind = Literal["mosquitto", "embedded"]
 START_S = 15.0
 """A broker that has not answered by then will not."""
 STOP_S = 5.0
+_TRIES = 5
 SLOW_S = 10.0
 """How long the embedded broker lets a subscriber that does not read hold up the others."""
 MAX_PACKET_BYTES = 4 * 1024 * 1024
@@ -89,15 +92,61 @@ def _bad_address(url: str, why: str) -> UsageError:
     )
 
 
-@dataclass(frozen=True, slots=True)
 class Broker:
-    """A running broker that belongs to us."""
+    """A running broker that belongs to us; ``running_broker`` makes it, and ends it."""
 
-    address: BrokerAddress
-    kind: Kind
-    pid: int
-    log: Path
-    alive: Callable[[], bool]
+    def __init__(
+        self,
+        kind: Kind,
+        log: Path,
+        start: Callable[[int | None, int], tuple[subprocess.Popen[bytes], BrokerAddress]],
+        launcher: ThreadPoolExecutor,
+    ) -> None:
+        self.kind: Kind = kind
+        self.log = log
+        self.address = BrokerAddress("127.0.0.1")
+        self._start, self._launcher = start, launcher
+        self._process: subprocess.Popen[bytes] | None = None
+        self._restarting = False
+
+    @property
+    def pid(self) -> int:
+        """Its process; another one after a restart."""
+        assert self._process is not None
+        return self._process.pid
+
+    def alive(self) -> bool:
+        """Whether it runs, or is about to because ``restart`` is under way."""
+        runs = self._process is not None and self._process.poll() is None
+        return runs or self._restarting
+
+    def start(self, port: int | None, tries: int) -> None:
+        """Start it, on a free port or this one; it answers on return."""
+        self._launcher.submit(self._begin, port, tries).result()
+
+    def restart(self) -> None:
+        """Kill it without warning, as a crash would, and start it again on its port, with the files
+        it left; it answers on return. Blocks; any thread may call. Raises ``UnreachableError`` when
+        it does not come back."""
+        self._restarting = True
+        try:
+            self._launcher.submit(self._end, kill=True)
+            self.start(self.address.port, _TRIES)
+        finally:
+            self._restarting = False
+
+    def stop(self) -> None:
+        """End it in good order, once what was asked before is done."""
+        self._launcher.submit(self._end).result()
+
+    def _begin(self, port: int | None, tries: int) -> None:
+        self._process, self.address = self._start(port, tries)
+
+    def _end(self, *, kill: bool = False) -> None:
+        if self._process is not None:
+            if kill:
+                self._process.kill()
+            _stop(self._process)
 
 
 def mosquitto_path() -> str | None:
@@ -116,8 +165,7 @@ def running_broker(
     """Run a private broker on 127.0.0.1 while the block runs: it answers when entered.
 
     ``auto`` is mosquitto where installed, else amqtt in a process of its own. ``port`` is for
-    coming back where clients already look. Should this process be killed, the broker follows: on
-    Linux it watches the thread that entered here, which must therefore live as long as the block.
+    coming back where clients already look. Should this process be killed, the broker follows.
     """
     server = mosquitto_path()
     if kind == "mosquitto" and server is None:
@@ -129,11 +177,16 @@ def running_broker(
         kind = "embedded" if server is None else "mosquitto"
     workdir.mkdir(parents=True, exist_ok=True)
     log = workdir / f"{kind}.log"
-    process, address = _started(kind, server or "", workdir, log, low_latency, port)
-    try:
-        yield Broker(address, kind, process.pid, log, lambda: process.poll() is None)
-    finally:
-        _stop(process)
+    start = partial(_started, kind, server or "", workdir, log, low_latency)
+    # On Linux a broker ends with the thread that started it, whichever asks for a restart: so one
+    # thread starts them all, and lives as long as the block.
+    with ThreadPoolExecutor(1, "broker") as launcher:
+        broker = Broker(kind, log, start, launcher)
+        try:
+            broker.start(port, 1 if port else _TRIES)
+            yield broker
+        finally:
+            broker.stop()
 
 
 def _started(
@@ -143,9 +196,11 @@ def _started(
     log: Path,
     low_latency: bool,
     port: int | None,
+    tries: int,
 ) -> tuple[subprocess.Popen[bytes], BrokerAddress]:
-    """A broker that answers; another try on another port when someone else took this one."""
-    for _ in range(1 if port else 5):
+    """A broker that answers. One that ends at once has most likely met somebody on its port: there
+    are more tries, on other ports if none was asked for."""
+    for _ in range(tries):
         address = BrokerAddress("127.0.0.1", port or free_port())
         command = [sys.executable, "-m", "ingest.broker", str(os.getpid()), kind, str(address.port)]
         if kind == "mosquitto":

@@ -1,16 +1,20 @@
 """A private broker answers when entered, is gone when left, and never outlives its parent."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paho.mqtt import publish, subscribe
+from paho.mqtt.client import MQTTMessage
 
 from config.errors import UnreachableError, UsageError
 from ingest import broker as brokers
@@ -156,6 +160,66 @@ def test_it_dies_with_its_parent(kind: brokers.Kind, workdir: Path) -> None:
         pid = int(parent.stdout.readline())
         os.kill(parent.pid, signal.SIGKILL)
     assert gone(pid)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_restarted_broker_is_another_process_at_the_same_address(
+    kind: brokers.Kind, workdir: Path
+) -> None:
+    with running_broker(kind, workdir) as broker:
+        first, address = broker.pid, broker.address
+        with socket.create_connection((address.host, address.port), timeout=10) as client:
+            client.sendall(PROBE)
+            assert client.recv(64)[:1] == b"\x20"
+            # A thread of its own, and gone at once: what it started must stay.
+            asker = threading.Thread(target=broker.restart)
+            asker.start()
+            seen_alive = []
+            while asker.is_alive():
+                seen_alive.append(broker.alive())
+                asker.join(0.001)
+            client.settimeout(10)
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(64) == b""
+        assert gone(first, 0.1)
+        assert all(seen_alive)  # nobody may take a restart for a death
+        assert broker.alive()
+        assert broker.pid != first
+        assert broker.address == address
+        assert answers(address)
+        second = broker.pid
+    assert gone(second, 0.1)
+    assert not answers(address)
+
+
+@pytest.mark.needs_mosquitto
+def test_mosquitto_keeps_over_a_restart_what_it_had_saved(workdir: Path) -> None:
+    def retained(address: BrokerAddress) -> str:
+        got = subscribe.simple("kept", hostname=address.host, port=address.port, retained=True)
+        assert isinstance(got, MQTTMessage)
+        return got.payload.decode()
+
+    with running_broker("mosquitto", workdir) as broker:
+        where = {"hostname": broker.address.host, "port": broker.address.port}
+        publish.single("kept", "word", qos=1, retain=True, **where)
+        saved = workdir / "mosquitto.db"
+        until = time.monotonic() + 10
+        while not (saved.exists() and b"word" in saved.read_bytes()):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        broker.restart()
+        assert retained(broker.address) == "word"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_broker_that_does_not_come_back_is_an_error(
+    kind: brokers.Kind, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_broker(kind, workdir) as broker:
+        monkeypatch.setattr("ingest.broker.sys.executable", "/bin/false")
+        with pytest.raises(UnreachableError, match="did not start"):
+            broker.restart()
+        assert not broker.alive()
 
 
 def test_two_brokers_do_not_meet(broker: Broker, workdir: Path) -> None:

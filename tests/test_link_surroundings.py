@@ -16,7 +16,9 @@ from simulator.link.journey import GRID_NS, Journey
 from simulator.link.layout import Layout, layout_names, load_layout
 from simulator.link.link import Bearer, Direction, Link
 from simulator.link.load import Demand, Rank, queue
-from simulator.link.profile import Cellular, Profile, Udp, load_profile
+from simulator.link.profile import Cellular, Profile, Tcp, Udp, load_profile
+from simulator.link.restarts import BACKOFF_NS, Restarts
+from simulator.link.transport import Stream
 
 UP, DOWN = Direction.UP, Direction.DOWN
 T0_NS = 1_767_571_200 * NS_PER_S
@@ -39,6 +41,9 @@ TROUBLE = (
     fault(kind="outage", after="12s", length="3s", cell="north-west"),
     fault(kind="backhaul", after="18s", length="2s", cell="c5"),
     fault(kind="outage", after="25s", length="2500ms"),
+    fault(kind="broker_restart", after="6s", length="700ms"),
+    fault(kind="broker_restart", after="25500ms", length="1s"),
+    fault(kind="broker_restart", after="27800ms", length="300ms"),
 )  # fmt: skip
 
 
@@ -49,6 +54,7 @@ def everywhere(name: str, **update: Any) -> Link:
 
 LINKS = {
     "tcp": everywhere("private-5g"),
+    "hasty tcp": everywhere("private-5g", transport=Tcp(kind="tcp", reset_after_s=0.5)),
     "udp": everywhere("private-5g-udp"),
     "wifi": everywhere("wifi-untuned", transport=UDP),
     "wire": everywhere("ethernet"),
@@ -113,6 +119,11 @@ class TestEveryTroubledBearer:
         for name, column in traces[0].items():
             assert column.tolist() == traces[1][name].tolist(), name
         check_sums(traces[0])
+        came = [at for at in results[0] if at >= 0]
+        assert came == sorted(came)
+        assert link.profile.transport.kind == "udp" or len(came) == len(results[0])
+        for start_ns, end_ns in Restarts(TROUBLE, T0_NS).spans:
+            assert not any(start_ns <= at < end_ns for at in came)
 
 
 def check_sums(trace: dict[str, Any]) -> None:
@@ -217,11 +228,14 @@ def test_the_number_waiting_is_geometric_and_neighbours_meet_the_same_rush():
     faults = [fault(kind="congestion", after="1ms", length="10h", flows=20)]  # load 0.8
     link = Link(shared("priority"), 1, faults=faults, start_ns=T0_NS)
     t_ns, sizes = stream(997.3, 30_000)
+    radio = link.profile.radio
+    assert isinstance(radio, Cellular)
+    turn_ns = 0.99 * len(radio.pattern) * radio.slot_ms * NS_PER_MS / radio.sharing.users_per_slot
     waits = []
     for ue in "ab":
         bearer = link.bearer(ue, UP, "video", trace=True)
         bearer.send_many(t_ns, sizes)
-        waits.append(np.floor(bearer.take_trace()["queue_ns"] / 620_000.0))
+        waits.append(np.floor(bearer.take_trace()["queue_ns"] / turn_ns))
     assert waits[0].max() == 20
     for k in (1, 2, 5, 10):
         assert np.mean(waits[0] >= k) == pytest.approx(0.8**k, rel=0.06)
@@ -418,6 +432,217 @@ def test_interference_hurts_where_it_is():
         lost.append(int(np.sum(bearer.send_many(t_ns, sizes) < 0)))
     assert lost[0] > 450
     assert lost[1] < 10
+
+
+# --- restarts of the broker, and connections given up ---------------------------------------------
+
+MS = NS_PER_MS
+RESTART = fault(kind="broker_restart", after="10s", length="4s")
+
+
+def test_restarts_that_touch_are_one():
+    def restart(after: str, length: str) -> Fault:
+        return fault(kind="broker_restart", after=after, length=length)
+
+    found = Restarts([restart("9s", "1s"), restart("1s", "2s"), restart("2s", "2s"),
+                      restart("4s", "1s"), *TROUBLE[:2]], T0_NS).spans  # fmt: skip
+    seconds = [((a - T0_NS) / NS_PER_S, (b - T0_NS) / NS_PER_S) for a, b in found]
+    assert seconds == [(1.0, 5.0), (9.0, 10.0)]
+
+
+def test_back_offs_are_bounded_spread_and_ones_own():
+    restarts = Restarts([RESTART], T0_NS, seed=3)
+    (start_ns, end_ns), *_ = restarts.spans
+    waits_ns = []
+    for n in range(2_000):
+        client = restarts.client(f"agv-{n}", 8 * MS)
+        waits_ns.append(client.connected_ns(start_ns, end_ns) - end_ns - 16 * MS)
+    assert min(waits_ns) >= 0
+    assert max(waits_ns) < BACKOFF_NS
+    assert np.mean(waits_ns) == pytest.approx(BACKOFF_NS / 2, rel=0.05)
+    other = Restarts([RESTART], T0_NS, seed=4).client("agv-0", 8 * MS)
+    assert other.connected_ns(start_ns, end_ns) - end_ns - 16 * MS != waits_ns[0]
+
+
+def test_a_restart_that_meets_a_handshake_makes_the_client_begin_anew():
+    again = fault(kind="broker_restart", after="14s", length="2s")
+    early = fault(kind="broker_restart", after="14001ms", length="2s")
+    end_ns = T0_NS + 14 * NS_PER_S
+    assert len(Restarts([RESTART, again], T0_NS).spans) == 1
+    client = Restarts([RESTART, early], T0_NS).client("a", 8 * MS)
+    assert client.connected_ns(T0_NS + 10 * NS_PER_S, end_ns) == client.connected_ns(
+        T0_NS + 14_001 * MS, T0_NS + 16_001 * MS
+    )
+    assert client.again_ns(T0_NS, T0_NS) == 0
+    assert client.again_ns(end_ns, end_ns) > T0_NS + 16_001 * MS
+
+
+def test_a_restart_holds_back_what_would_arrive_and_lets_it_go_as_a_burst():
+    client = Restarts([RESTART], 0, seed=1).client("a", 8 * MS)
+    back_ns = client.connected_ns(10_000 * MS, 14_000 * MS)
+    assert 14_016 * MS <= back_ns < 15_016 * MS
+    back = back_ns // MS
+    plan = [  # sent, its own time on the way, arrival after the end of the handshake
+        (9_990, 5, None),
+        (9_994, 5, None),
+        (9_995, 5, 5),  # would arrive at the very instant
+        (9_999, 3, 5),  # never before the one sent earlier
+        (12_000, 7, 7),
+        (14_010, 4, 7),  # the broker is back, this client is not
+        (back + 1, 4, 7),  # was faster by itself, but keeps its place
+        (back + 9, 5, None),
+    ]
+    sent, trips, _ = zip(*plan, strict=True)
+    t_ns = np.array(sent, np.int64) * MS
+    own_ns = t_ns + np.array(trips, np.int64) * MS
+    expected = [(t + trip) * MS if held is None else back_ns + held * MS for t, trip, held in plan]
+    none = np.zeros_like(t_ns)
+    whole, single = (Stream(Tcp(kind="tcp"), 3 * MS, client) for _ in range(2))
+    assert whole.many(t_ns, own_ns, none).tolist() == expected
+    assert [single.one(*row, 0) for row in zip(t_ns.tolist(), own_ns.tolist(), strict=True)] == (
+        expected
+    )
+
+
+def test_what_is_first_sent_after_the_handshake_may_then_be_lost_what_was_under_way_was():
+    client = Restarts([RESTART], 0, seed=1).client("a", 8 * MS)
+    back_ns = client.connected_ns(10_000 * MS, 14_000 * MS)
+    for t_ms, expected_ns in ((9_900, back_ns + 5 * MS), (12_000, back_ns + (200 + 5 + 3) * MS)):
+        stream = Stream(Tcp(kind="tcp"), 3 * MS, client)
+        assert stream.one(t_ms * MS, (t_ms + 5) * MS, 1) == expected_ns
+
+
+def test_both_directions_come_back_together_and_no_two_clients_do():
+    profile = load_profile("private-5g").model_copy(update={"drop_ratio": 0.0})
+    link = Link(profile, 1, faults=[RESTART], start_ns=T0_NS)
+    t_ns, sizes = stream(20.0, 2_000)
+    inside = (t_ns >= T0_NS + 10 * NS_PER_S) & (t_ns < T0_NS + 14 * NS_PER_S)
+    first = {}
+    for ue, direction in itertools.product("abc", Direction):
+        bearer = link.bearer(ue, direction)
+        arrival_ns = bearer.send_many(t_ns, sizes)
+        assert not bearer.lost
+        assert np.all(np.diff(arrival_ns) >= 0)
+        held = arrival_ns[inside]
+        assert held[-1] - held[0] < 100 * MS  # a burst
+        first[ue, direction] = int(held[0]) - T0_NS - 14 * NS_PER_S
+        assert np.max((arrival_ns - t_ns)[t_ns > held[-1]]) < NS_PER_S
+    assert all(0 < wait_ns < BACKOFF_NS + 100 * MS for wait_ns in first.values())
+    for ue in "abc":
+        assert abs(first[ue, UP] - first[ue, DOWN]) < 25 * MS
+    assert min(abs(first[a, UP] - first[b, UP]) for a, b in ("ab", "ac", "bc")) > 25 * MS
+
+
+def test_before_and_after_a_restart_nothing_is_different():
+    profile = load_profile("private-5g").model_copy(update={"drop_ratio": 0.0})
+    t_ns, sizes = stream(20.0, 2_000)
+    calm, upset = (
+        Link(profile, 1, faults=faults, start_ns=T0_NS).bearer("a", UP).send_many(t_ns, sizes)
+        for faults in ((), (RESTART,))
+    )
+    came = calm < T0_NS + 10 * NS_PER_S
+    later = t_ns > upset[~came][0] + 50 * MS
+    assert came.sum() > 400
+    assert later.sum() > 1_000
+    assert upset[came].tolist() == calm[came].tolist()
+    assert upset[later].tolist() == calm[later].tolist()
+
+
+def test_datagrams_that_meet_no_broker_are_lost_and_nothing_else_is():
+    profile = load_profile("private-5g-udp").model_copy(update={"drop_ratio": 0.0})
+    t_ns, sizes = stream(3.0, 6_000)
+    start_ns, end_ns = T0_NS + 10 * NS_PER_S, T0_NS + 14 * NS_PER_S
+    for direction in Direction:
+        calm = Link(profile, 1).bearer("a", direction).send_many(t_ns, sizes)
+        bearer = Link(profile, 1, faults=[RESTART], start_ns=T0_NS).bearer("a", direction)
+        upset = bearer.send_many(t_ns, sizes)
+        met = (calm >= start_ns) & (t_ns < end_ns)
+        assert np.all(upset[met] == -1)
+        assert upset[~met].tolist() == calm[~met].tolist()
+        assert bearer.lost["broker"] == int(met.sum())
+        assert met.sum() > 1_333  # more than is sent meanwhile: also what is under way
+
+
+def test_a_broker_that_restarts_in_an_outage_is_found_again_after_it():
+    outage = fault(kind="backhaul", after="8s", length="12s")
+    profile = load_profile("ethernet").model_copy(update={"drop_ratio": 0.0})
+    t_ns, sizes = stream(100.0, 400)
+    links = [
+        Link(profile, 1, faults=faults, start_ns=T0_NS)
+        for faults in ((outage,), (outage, RESTART), (RESTART,))
+    ]
+    released = []
+    for link in links:
+        arrival_ns = link.bearer("a", UP).send_many(t_ns, sizes)
+        cut = (t_ns >= T0_NS + 11 * NS_PER_S) & (t_ns < T0_NS + 13 * NS_PER_S)
+        released.append((int(arrival_ns[cut][0]) - T0_NS) / NS_PER_S)
+    only_outage, both, only_restart = released
+    assert only_outage == pytest.approx(8.0 + 12.6, abs=0.2)  # TCP's sixth try, of the first one
+    assert both - 20.0 == pytest.approx(only_restart - 14.0, abs=0.2)  # the same back-off, later
+    client = Restarts([RESTART], 0, seed=1).client("a", 8 * MS)
+    stalled = Stream(Tcp(kind="tcp"), 3 * MS, client).one(12_000 * MS, 12_005 * MS, 0, 20_000 * MS)
+    assert stalled == client.connected_ns(10_000 * MS, 20_000 * MS) + 5 * MS
+
+
+def test_a_restart_that_is_over_changes_nothing_about_a_later_outage():
+    profile = load_profile("ethernet").model_copy(update={"drop_ratio": 0.0})
+    t_ns, sizes = stream(100.0, 600)
+    arrivals = [
+        Link(profile, 1, faults=faults, start_ns=T0_NS).bearer("a", UP).send_many(t_ns, sizes)
+        for outage in [fault(kind="backhaul", after="20s", length="10s")]
+        for faults in ((outage,), (outage, RESTART))
+    ]
+    later = t_ns > T0_NS + 16 * NS_PER_S
+    assert arrivals[0][later].tolist() == arrivals[1][later].tolist()
+
+
+def test_a_connection_is_given_up_when_its_time_is_over_and_not_before():
+    client = Restarts(seed=1).client("a", 8 * MS)
+    spec = Tcp(kind="tcp", reset_after_s=60.0)  # tries after 0.2, 0.6, ... 51.0, 102.2 s
+
+    def arrival_ms(until_ms: int, losses: int = 0, t_ms: int = 1_000) -> float:
+        stream = Stream(spec, 3 * MS, client)
+        return stream.one(t_ms * MS, (t_ms + 5) * MS, losses, until_ms * MS) / MS
+
+    def connected_ms(broken_ms: int, able_ms: int) -> float:
+        return client.connected_ns(broken_ms * MS, able_ms * MS) / MS
+
+    assert arrival_ms(51_900) == 1_000 + 51_000 + 5 + 3
+    assert arrival_ms(52_001) == connected_ms(61_000, 61_000) + 5  # not at 103 s
+    assert arrival_ms(600_000) == connected_ms(61_000, 600_000) + 5
+    assert 600_016 + 5 <= arrival_ms(600_000) < 601_016 + 5
+    assert arrival_ms(0, losses=8) == 1_000 + 51_000 + 5 + 3
+    assert arrival_ms(0, losses=9) == connected_ms(61_000, 61_000) + 5
+
+
+def test_a_long_outage_ends_for_each_with_its_own_back_off():
+    outage = fault(kind="outage", after="10s", length="5m")
+    t_ns, sizes = stream(1_000.0, 600)
+    waits_s = []
+    for ue in "abcdefgh":
+        link = Link(load_profile("private-5g"), 1, faults=[outage], start_ns=T0_NS)
+        bearer = link.bearer(ue, UP)
+        arrival_ns = bearer.send_many(t_ns, sizes)
+        assert not bearer.lost
+        held = arrival_ns[(t_ns >= T0_NS + 11 * NS_PER_S) & (t_ns < T0_NS + 310 * NS_PER_S)]
+        assert len(np.unique(held)) == 1
+        waits_s.append((int(held[0]) - T0_NS) / NS_PER_S - 310.0)
+    # The radio finds its cell within 1.5 s, the client its broker within another.
+    assert all(0.3 < wait_s < 2.7 for wait_s in waits_s)
+    assert len({round(wait_s, 3) for wait_s in waits_s}) == 8
+
+
+def test_a_plain_wire_is_stopped_by_the_broker_alone():
+    link = Link(load_profile("private-5g"), 1, IKD, [*TROUBLE[:7], RESTART], T0_NS)
+    t_ns, sizes = stream(100.0, 400)
+    wire = link.plain("ningbo/mes", MS // 2)
+    arrival_ns = wire.send_many(t_ns, sizes)
+    held = (arrival_ns - t_ns) > MS // 2
+    back_ns = int(arrival_ns[held][0]) - MS // 2
+    assert 2 * MS <= back_ns - (T0_NS + 14 * NS_PER_S) < BACKOFF_NS + 2 * MS
+    assert set(arrival_ns[held].tolist()) == {back_ns + MS // 2}
+    assert held.tolist() == ((t_ns >= T0_NS + 10 * NS_PER_S) & (t_ns < back_ns)).tolist()
+    assert not wire.lost
 
 
 # --- quality of service 1 ------------------------------------------------------------------------

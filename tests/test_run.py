@@ -187,7 +187,8 @@ def test_a_run_whose_broker_dies_says_so(tmp_path: Path) -> None:
     path = tmp_path / "a.beilun"
     while running.poll() is None and not _blocks(path):
         pass
-    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    threads = Path(f"/proc/{running.pid}/task").iterdir()
+    children = [c for thread in threads for c in (thread / "children").read_text().split()]
     serving = [c for c in children if b"ingest.broker" in Path(f"/proc/{c}/cmdline").read_bytes()]
     os.kill(int(serving[0]), signal.SIGKILL)
     _, told = finish(running, expect=4)

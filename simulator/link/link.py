@@ -24,6 +24,7 @@ from simulator.link.cellular import Cell, Scheduled
 from simulator.link.columns import AIR_PARTS, ODDS, Air, Ints, Record, roll_hop, roll_odds
 from simulator.link.layout import Layout
 from simulator.link.profile import Cellular, Profile, Shadowing, Tcp, Udp, Wifi, Wired
+from simulator.link.restarts import Client, Restarts
 from simulator.link.shadowing import Fade
 from simulator.link.surroundings import CAUSES, Spot, Surroundings
 from simulator.link.transport import Datagrams, Stream, Transport
@@ -31,7 +32,7 @@ from simulator.link.wifi import Contended
 from simulator.link.wired import Wire
 
 _FIRST_BLOCK, _LAST_BLOCK = 16, 256
-_FEW = 12
+_FEW = 24
 """Below this many messages a loop is faster than columns."""
 _ACK_BYTES = 60
 _NO_CELL, _NO_DEPTH = np.zeros(1, np.int64), np.zeros(1)
@@ -75,6 +76,7 @@ class Link:
         self._seed = seed
         self._cell = Cell(profile.radio, seed) if profile.radio.kind == "cellular" else None
         self._around = Surroundings(profile, seed, layout, faults, start_ns)
+        self._restarts = Restarts(faults, start_ns, seed)
         self._typical_ns: dict[Direction, int] = {}
         if profile.transport.kind == "tcp":
             self._typical_ns = {
@@ -99,6 +101,10 @@ class Link:
         back = self._bearer(ue, Direction(1 - direction), slice, False, (0xAC,))
         return Confirmed(self._bearer(ue, direction, slice, False, ()), back, inflight)
 
+    def plain(self, ue: str, delay_ns: int) -> "Plain":
+        """The connection of something that stands beside the MEC: a plain wire, either way."""
+        return Plain(delay_ns, self._restarts.client(ue, 2 * delay_ns))
+
     def _bearer(
         self, ue: str, direction: Direction, slice: str | None, trace: bool, own: tuple[int, ...]
     ) -> "Bearer":
@@ -113,7 +119,7 @@ class Link:
             self.profile,
             np.random.default_rng([self._seed, device, int(direction), *own]),
             self._air(direction, around.slice_name(slice)),
-            self._transport(direction),
+            self._transport(direction, ue),
             direction,
             fade,
             Spot(around, fade, device) if around.matter else None,
@@ -132,11 +138,12 @@ class Link:
         grant = radio.slices.named[slice].grant if slice else None
         return Scheduled(self._cell, uplink=uplink, grant=grant, backlog=backlog)
 
-    def _transport(self, direction: Direction) -> Transport:
+    def _transport(self, direction: Direction, ue: str) -> Transport:
         spec = self.profile.transport
+        client = self._restarts.client(ue, sum(self._typical_ns.values()))
         if isinstance(spec, Tcp):
-            return Stream(spec, self._typical_ns[Direction(1 - direction)])
-        return Datagrams()
+            return Stream(spec, self._typical_ns[Direction(1 - direction)], client)
+        return Datagrams(client)
 
 
 class Bearer:
@@ -156,7 +163,7 @@ class Bearer:
     ) -> None:
         self.lost: dict[str, int] = {}
         """Messages that never arrive, by cause: ``radio`` gave up, ``drop`` behind it, or a fault
-        (``outage``, ``backhaul``)."""
+        (``outage``, ``backhaul``, ``broker``)."""
         self._rng, self._air, self._transport = rng, air, transport
         self._fade, self._spot = fade, spot
         up, down = profile.up, profile.down
@@ -228,9 +235,11 @@ class Bearer:
         while drop < odds and losses < _MAX_LOSSES:
             losses += 1
             odds *= ratio
+        arrival_ns = self._transport.one(t_ns, done_ns + far_ns, losses, until_ns)
         if self._loses and (losses or until_ns):
             self._count(cause or ("drop" if heard and dropped else "radio"), 1)
-        arrival_ns = self._transport.one(t_ns, done_ns + far_ns, losses, until_ns)
+        elif arrival_ns < 0:
+            self._count("broker", 1)
         if self._trace is not None:
             gap_ns = max(pause_ns - t_ns - near_ns, 0)
             self._trace.row(
@@ -272,6 +281,9 @@ class Bearer:
             heard &= drop <= (1.0 - depth) * ODDS
         losses = self._losses(heard.astype(np.int64), drop, n_bytes, causes)
         arrival_ns = self._transport.many(t_ns, done_ns + far_ns, losses, until_ns)
+        if self._loses:
+            away = (arrival_ns < 0) & (losses == 0)
+            self._count("broker", int(np.sum(away if causes is None else away & (causes == 0))))
         if self._trace is not None:
             late_ns = ready_ns - t_ns - near_ns
             gap_ns = np.zeros(n, np.int64)
@@ -344,6 +356,20 @@ class Bearer:
             n -= piece.shape[1]
             pieces.append(piece)
         return np.concatenate(pieces, axis=1)
+
+
+class Plain:
+    """A wire that only takes its time; a restart of the broker is all that may stop it."""
+
+    def __init__(self, delay_ns: int, client: Client) -> None:
+        self.lost: dict[str, int] = {}
+        """Nothing, ever."""
+        self._delay_ns = delay_ns
+        self._stream = Stream(Tcp(kind="tcp"), delay_ns, client)
+
+    def send_many(self, t_ns: Ints, n_bytes: Ints) -> Ints:
+        """``Bearer.send_many``; size does not matter."""
+        return self._stream.many(t_ns, t_ns + self._delay_ns, np.zeros_like(n_bytes))
 
 
 class Confirmed:

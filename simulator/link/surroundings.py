@@ -27,6 +27,8 @@ from simulator.link.slices import FIVE_QI
 _ONE_FRAME_BYTES = 1_518
 _FRAME_HZ = 25.0
 _ANY = Rank(FIVE_QI[9].priority, 1.0)
+_OF_THE_NETWORK = Backhaul | Congestion | Interference | Outage
+"""Faults of the broker and of the devices leave cells and bearers as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Surroundings:
                 fault,
             )
             for fault in faults
+            if isinstance(fault, _OF_THE_NETWORK)
         ]
         self.edges_ns = sorted({at for start, end, _ in self._faults for at in (start, end)})
         self._slices = radio.slices.named if isinstance(radio, Cellular) else {}

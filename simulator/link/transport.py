@@ -13,7 +13,16 @@ order: arrival[n] = max(arrival[n-1], own arrival). The smoothed values are take
 round trips of messages that were not lost: older ones weigh less than 2 % in RFC 6298's averages.
 
 While nothing passes at all (an outage, a cut backhaul) the first segment keeps trying, its timer
-doubled each time up to ``_LONGEST_NS``; the first try after the cut releases everything.
+doubled each time up to ``_LONGEST_NS``; the first try after the cut releases everything. After
+``reset_after_s`` without an acknowledgement the connection is given up, long before the kernel
+would. A client that keeps its messages until they are confirmed then connects anew as soon as the
+network is there, and sends them again, instead of waiting for a timer that has grown to a minute:
+
+    sent ──0.2──0.4──0.8── ... ──25.6──┤ reset_after │ network there │ back-off, handshake │ arrival
+
+A restart of the broker breaks every connection at once (``simulator.link.restarts``): what was
+under way and what is sent meanwhile goes out when the client is connected again. Without a
+connection (UDP) it is lost.
 """
 
 from collections import deque
@@ -23,8 +32,9 @@ from typing import Protocol
 import numpy as np
 
 from config.units import NS_PER_S
-from simulator.link.columns import Ints, ns
+from simulator.link.columns import Flags, Ints, ns
 from simulator.link.profile import Tcp
+from simulator.link.restarts import Client
 
 _MEMORY = 32
 _LONGEST_NS = 60 * NS_PER_S
@@ -60,23 +70,41 @@ class Transport(Protocol):
 class Stream:
     """TCP."""
 
-    def __init__(self, spec: Tcp, back_ns: int) -> None:
+    def __init__(self, spec: Tcp, back_ns: int, client: Client) -> None:
         self._floor_ns = ns(spec.min_rto_ms)
+        self._reset_ns = round(spec.reset_after_s * NS_PER_S)
         self._back_ns = back_ns
+        self._client = client
         self._last_ns = self._until_ns = 0
         self._trips: deque[int] = deque(maxlen=_MEMORY)
 
     def one(self, t_ns: int, own_ns: int, losses: int, until_ns: int = 0) -> int:
-        trip_ns = own_ns - t_ns + self._back_ns
-        if losses or until_ns:
-            own_ns = self._released_ns(t_ns, trip_ns, losses, until_ns)
-        else:
-            self._trips.append(trip_ns)
-        self._last_ns = max(self._last_ns, own_ns)
-        return self._last_ns
+        trip_ns = own_ns - t_ns
+        meets_ns = until_ns
+        if again_ns := self._client.again_ns(t_ns, t_ns, until_ns):
+            t_ns, meets_ns = again_ns, 0
+        arrival_ns = max(self._last_ns, self._through_ns(t_ns, trip_ns, losses, meets_ns))
+        while again_ns := self._client.again_ns(t_ns, arrival_ns, until_ns):
+            t_ns = again_ns
+            arrival_ns = max(self._last_ns, t_ns + trip_ns)
+        self._last_ns = arrival_ns
+        return arrival_ns
 
     def many(self, t_ns: Ints, own_ns: Ints, losses: Ints, until_ns: Ints | None = None) -> Ints:
-        trips = own_ns - t_ns + self._back_ns
+        breaks = bool(self._client.spans)
+        if not (breaks and until_ns is not None and until_ns.any()):
+            before = self._last_ns, self._trips.copy()
+            arrival_ns = self._unbroken(t_ns, own_ns, losses, until_ns)
+            if not breaks or not self._client.again_ns(int(t_ns[0]), int(arrival_ns[-1])):
+                return arrival_ns
+            self._last_ns, self._trips = before
+        untils = np.zeros_like(t_ns) if until_ns is None else until_ns
+        columns = (column.tolist() for column in (t_ns, own_ns, losses, untils))
+        return np.array([self.one(*row) for row in zip(*columns, strict=True)], np.int64)
+
+    def _unbroken(self, t_ns: Ints, own_ns: Ints, losses: Ints, until_ns: Ints | None) -> Ints:
+        """Arrivals as far as no restart of the broker meets any of them."""
+        trips = own_ns - t_ns
         stalls = np.flatnonzero(losses if until_ns is None else losses + until_ns)
         if len(stalls):
             own_ns = own_ns.copy()
@@ -84,9 +112,7 @@ class Stream:
             for at in stalls.tolist():
                 self._remember(trips[before:at])
                 until = 0 if until_ns is None else int(until_ns[at])
-                own_ns[at] = self._released_ns(
-                    int(t_ns[at]), int(trips[at]), int(losses[at]), until
-                )
+                own_ns[at] = self._through_ns(int(t_ns[at]), int(trips[at]), int(losses[at]), until)
                 before = at + 1
             trips = trips[before:]
         self._remember(trips)
@@ -95,39 +121,50 @@ class Stream:
         return arrival_ns
 
     def _remember(self, trips: Ints) -> None:
-        self._trips.extend(trips[-_MEMORY:].tolist())
+        self._trips.extend((trips[-_MEMORY:] + self._back_ns).tolist())
 
-    def _released_ns(self, t_ns: int, trip_ns: int, losses: int, until_ns: int) -> int:
+    def _through_ns(self, t_ns: int, trip_ns: int, losses: int, until_ns: int) -> int:
+        """Arrival of one segment, its own or what a stall makes of it."""
+        if not losses and not until_ns:
+            self._trips.append(trip_ns + self._back_ns)
+            return t_ns + trip_ns
         if until_ns and until_ns == self._until_ns:
-            return 0  # waits for the first one that met this cut
+            return t_ns + trip_ns  # waits behind the first one that met this cut
+        if until_ns:
+            self._until_ns = until_ns
         timer_ns = rto_ns(self._trips, self._floor_ns)
-        if not until_ns:
-            return t_ns + timer_ns * ((1 << losses) - 1) + trip_ns
-        self._until_ns = until_ns
+        reset_ns = t_ns + self._reset_ns
         tried = 0
         while tried < losses or t_ns < until_ns:
             t_ns += timer_ns
+            if t_ns > reset_ns:
+                return self._client.connected_ns(reset_ns, max(reset_ns, until_ns)) + trip_ns
             timer_ns = min(2 * timer_ns, _LONGEST_NS)
             tried += 1
-        return t_ns + trip_ns
+        return t_ns + trip_ns + self._back_ns
 
 
 class Datagrams:
     """UDP over a bearer that delivers in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: Client) -> None:
+        self._spans = client.spans
         self._last_ns = 0
 
     def one(self, t_ns: int, own_ns: int, losses: int, until_ns: int = 0) -> int:
-        if losses or until_ns:
+        away = any(start <= own_ns and t_ns < end for start, end in self._spans)
+        if losses or until_ns or away:
             return -1
         self._last_ns = max(self._last_ns, own_ns)
         return self._last_ns
 
     def many(self, t_ns: Ints, own_ns: Ints, losses: Ints, until_ns: Ints | None = None) -> Ints:
+        heard: Flags = losses == 0
         if until_ns is not None:
-            losses = losses + until_ns
-        heard_ns = np.where(losses == 0, own_ns, self._last_ns)
+            heard &= until_ns == 0
+        for start, end in self._spans:
+            heard &= (own_ns < start) | (t_ns >= end)
+        heard_ns = np.where(heard, own_ns, self._last_ns)
         ordered_ns = np.maximum(np.maximum.accumulate(heard_ns), self._last_ns)
         self._last_ns = int(ordered_ns[-1])
-        return np.where(losses == 0, ordered_ns, -1)
+        return np.where(heard, ordered_ns, -1)
