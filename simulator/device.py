@@ -215,6 +215,12 @@ class VdaState:
     last_sequence: int
     nodes: tuple[tuple[str, int], ...]
     """Nodes still to be reached, with their sequence numbers."""
+    base_sequence: int
+    """Of the last node of the base: it and those before are released, the rest is horizon."""
+    update: int
+    """How often the order was updated."""
+    new_base_request: bool
+    """It will have to brake soon if the base does not grow."""
     driving: bool
     load: str
     charging: bool

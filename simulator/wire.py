@@ -1,7 +1,8 @@
 """What devices say as bytes: ``uns`` JSON for most, VDA 5050 2.1 for AGVs, stamps on both."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import msgspec
 
@@ -23,9 +24,48 @@ class Unstamped:
     topic: str
     body: bytes
     sent_ns: int
+    """By the sender's own clock."""
     retain: bool
     names_asset: bool = False
     """Whether the stamps must say which asset it is: the topic does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """A stretch of true time, ``[start_ns, end_ns)``, in which a clock is wrong by a step."""
+
+    start_ns: int
+    end_ns: int
+    step_ns: int
+
+
+class Clock:
+    """A device's clock: true time, but for the jumps somebody made it take."""
+
+    def __init__(self, jumps: Iterable[Jump] = ()) -> None:
+        self._jumps = tuple(jumps)
+
+    def reads(self, t_ns: int) -> int:
+        """What it says at a true time."""
+        return t_ns + sum(j.step_ns for j in self._jumps if j.start_ns <= t_ns < j.end_ns)
+
+    def dated(self, report: Report) -> list[Report]:
+        """A report with the stamps this clock gave, cut where the clock jumped under it: what was
+        sampled before keeps its stamps, and within a message time runs forward."""
+        if not self._jumps:
+            return [report]
+        sent_ns = self.reads(report.sent_ns)
+        if not isinstance(report, Columns):
+            return [replace(report, sent_ns=sent_ns)]
+        parts: list[Report] = []
+        numbered = enumerate(report.t_ns)
+        for _, samples in groupby(numbered, key=lambda sample: self.reads(sample[1]) - sample[1]):
+            part = list(samples)
+            low, high = part[0][0], part[-1][0] + 1
+            times = [self.reads(t_ns) for _, t_ns in part]
+            ch = {name: values[low:high] for name, values in report.ch.items()}
+            parts.append(replace(report, sent_ns=sent_ns, t_ns=times, ch=ch))
+        return parts
 
 
 def birth(asset: Asset, kind: str, channels: Mapping[str, str], t_ns: int) -> Unstamped:
@@ -111,6 +151,8 @@ def _columns(report: Columns) -> Unstamped:
         step = times[1] - times[0]
         if step > 0 and times[-1] - times[0] == step * (len(times) - 1) and _regular(times, step):
             said["every_ns"] = step
+        elif times[-1] == times[0]:
+            said["after_ns"] = [0] * len(times)
         else:
             said["after_ns"] = [t - times[0] for t in times]
     said["ch"] = report.ch
@@ -126,20 +168,27 @@ def _regular(times: Sequence[int], step: int) -> bool:
 def _state(said: VdaState) -> dict[str, object]:
     """VDA 5050 2.1 ``state``. A docking node counts as traversed when its action is done."""
     edges = [
-        {"edgeId": f"to-{node}", "sequenceId": sequence - 1, "released": True}
+        {
+            "edgeId": f"to-{node}", "sequenceId": sequence - 1,
+            "released": sequence <= said.base_sequence,
+        }
         for node, sequence in said.nodes
         if sequence > said.last_sequence
-    ]
+    ]  # fmt: skip
     errors = [{"errorType": "watchdog", "errorLevel": "WARNING",
                "errorDescription": "no valid message from fleet control"}]  # fmt: skip
-    nodes = [{"nodeId": node, "sequenceId": n, "released": True} for node, n in said.nodes]
+    nodes = [
+        {"nodeId": node, "sequenceId": n, "released": n <= said.base_sequence}
+        for node, n in said.nodes
+    ]
     return {
         "orderId": said.order,
-        "orderUpdateId": 0,
+        "orderUpdateId": said.update,
         "lastNodeId": said.last_node,
         "lastNodeSequenceId": said.last_sequence,
         "nodeStates": nodes,
         "edgeStates": edges,
+        "newBaseRequest": said.new_base_request,
         "driving": said.driving,
         "distanceSinceLastNode": said.since_node_m,
         "actionStates": [],

@@ -1,6 +1,7 @@
 """Control traffic of one device over the link: heartbeats and messages on one bearer, in order."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from itertools import pairwise
 from zlib import crc32
 
@@ -21,91 +22,127 @@ ORDER_BYTES = 700
 STATE_BYTES = 1_500
 RETRY_NS = NS_PER_S
 """A control message that was lost is sent again after this time without an answer."""
-_KEEP_NS = 10 * NS_PER_S
 _BINS = 1 << 13
-_PATIENCE = 3_600 * NS_PER_S // BEAT_NS
-"""Heartbeats waited for on a dead link: an hour of them."""
+_FEW = 4
+"""Up to as many heartbeats are cheaper one by one than as columns."""
 
 
 class Lane:
-    """One direction. Heartbeats stand on a fixed grid and are computed as columns, each time up to
-    the next message that something waits for, so both share one bearer in time order."""
+    """One direction. Heartbeats stand on a fixed grid and are sent as late as possible: before the
+    next message, or when somebody asks what was heard. So both share one bearer in order of time,
+    and the bearer keeps it: nothing arrives before what was sent before it."""
 
     def __init__(self, bearer: Bearer, first_beat_ns: int) -> None:
         self._bearer = bearer
         self._beat_ns = first_beat_ns
-        self._sent: list[Times] = []
-        self._arrived: list[Times] = []
-        self._recent: list[int] = []
+        self._sent: list[int] = []
+        self._arrived: list[int] = []
+        self._coming: list[int] = []
+        """Arrivals after ``_heard_ns``, in order."""
+        self._heard_ns = first_beat_ns
+        """The last arrival that was asked about; a lane begins as if something had just come."""
         self.made = 0
         self.lost = 0
 
+    @property
+    def next_beat_ns(self) -> int:
+        """When the next heartbeat will be sent."""
+        return self._beat_ns
+
     def advance(self, to_ns: int) -> None:
-        """Send all heartbeats up to and including a time."""
+        """Send all heartbeats up to and including a time. Nothing can be sent before it any more,
+        nor may the device move otherwise than it was said to."""
         count = (to_ns - self._beat_ns) // BEAT_NS + 1
         if count <= 0:
+            return
+        if count <= _FEW:
+            for _ in range(count):
+                self._send(self._beat_ns, BEAT_BYTES)
+                self._beat_ns += BEAT_NS
             return
         times = self._beat_ns + BEAT_NS * np.arange(count, dtype=np.int64)
         self._beat_ns += BEAT_NS * count
         sizes = np.full(count, BEAT_BYTES, dtype=np.int64)
         arrived = np.asarray(self._bearer.send_many(times, sizes), dtype=np.int64)
         came = arrived >= 0
-        self._note(times[came], arrived[came], count)
+        self.made += count
+        self.lost += count - int(came.sum())
+        self._note(times[came].tolist(), arrived[came].tolist())
 
     def send(self, t_ns: int, n_bytes: int) -> int | None:
         """Arrival of one message sent now, ``None`` if the link loses it."""
         self.advance(t_ns)
+        return self._send(t_ns, n_bytes)
+
+    def _send(self, t_ns: int, n_bytes: int) -> int | None:
         arrival_ns = self._bearer.send(t_ns, n_bytes)
-        came = [] if arrival_ns is None else [arrival_ns]
-        times = np.array([t_ns] if came else [], dtype=np.int64)
-        self._note(times, np.array(came, dtype=np.int64), 1)
+        self.made += 1
+        if arrival_ns is None:
+            self.lost += 1
+        else:
+            self._note((t_ns,), (arrival_ns,))
         return arrival_ns
 
-    def _note(self, sent: Times, arrived: Times, made: int) -> None:
-        self.made += made
-        self.lost += made - len(arrived)
-        self._sent.append(sent)
-        self._arrived.append(arrived)
-        self._recent += arrived.tolist()
+    def _note(self, sent: Sequence[int], arrived: Sequence[int]) -> None:
+        self._sent += sent
+        self._arrived += arrived
+        self._coming += arrived
 
-    def silence(self, from_ns: int, to_ns: int, limit_ns: int) -> tuple[int, int] | None:
-        """The first time in ``[from_ns, to_ns)`` at which nothing was heard for ``limit_ns``, and
-        when something is heard again. Heartbeats are sent ahead up to then: nobody else may have
-        to send before."""
-        self.advance(to_ns)
-        self.forget(from_ns)
-        heard = sorted(self._recent)
-        at = bisect_right(heard, from_ns)
-        marks = [heard[at - 1] if at else from_ns, *heard[at:]]
-        for last_ns, next_ns in pairwise(marks):
-            quiet_ns = max(last_ns + limit_ns, from_ns)
-            if quiet_ns >= to_ns:
+    def heard_ns(self, t_ns: int) -> int:
+        """The last arrival up to a time; heartbeats up to then are sent. Ask in order of time."""
+        self.advance(t_ns)
+        self._pass(t_ns)
+        return self._heard_ns
+
+    def _pass(self, t_ns: int) -> None:
+        at = bisect_right(self._coming, t_ns)
+        if at:
+            self._heard_ns = self._coming[at - 1]
+            del self._coming[:at]
+
+    def quiet(self, from_ns: int, to_ns: int, limit_ns: int) -> int | None:
+        """The first time in ``[from_ns, to_ns)`` at which nothing was heard for ``limit_ns``.
+
+        No heartbeat later than the time returned (``None``: than ``to_ns``) is sent, since silence
+        can change what is sent next and where the device is. Nobody else may have to send on this
+        lane before that time. Ask in order of time, and for when it is over ask ``hears``.
+        """
+        quiet_ns = max(self.heard_ns(from_ns) + limit_ns, from_ns)
+        while quiet_ns < to_ns:
+            heard_ns = self.heard_ns(quiet_ns)
+            if heard_ns + limit_ns <= quiet_ns:
+                return quiet_ns
+            quiet_ns = heard_ns + limit_ns
+        return None
+
+    def hears(self, from_ns: int, to_ns: int) -> int | None:
+        """The first arrival after ``from_ns``, which may lie after ``to_ns``, among all that is
+        sent up to ``to_ns``; ``None`` if the link lost that. What is long past may be told as any
+        later arrival that was asked about.
+
+        Heartbeats are sent one by one until one comes through. Without one wait until ``to_ns`` and
+        ask again; where somebody else may send on this lane, ``to_ns`` must be now, and the time to
+        ask again is ``next_beat_ns``.
+        """
+        if self._heard_ns > from_ns:
+            return self._heard_ns
+        while True:
+            at = bisect_right(self._coming, from_ns)
+            if at < len(self._coming):
+                return self._coming[at]
+            if self._beat_ns > to_ns:
                 return None
-            if next_ns > quiet_ns:
-                return quiet_ns, next_ns
-        quiet_ns = max(marks[-1] + limit_ns, from_ns)
-        if quiet_ns >= to_ns:
-            return None
-        known = len(self._recent)
-        for _ in range(_PATIENCE):
-            if len(self._recent) > known:
-                break
             self.advance(self._beat_ns)
-        return quiet_ns, min(self._recent[known:], default=self._beat_ns)
 
     def delays(self, before_ns: int) -> tuple[Times, Ints]:
-        """Arrivals before a time that were not yet asked for, and how long each was under way."""
-        if not self._sent:
-            empty = np.empty(0, dtype=np.int64)
-            return empty, empty
-        sent, arrived = np.concatenate(self._sent), np.concatenate(self._arrived)
-        due = arrived < before_ns
-        self._sent, self._arrived = [sent[~due]], [arrived[~due]]
-        return arrived[due], arrived[due] - sent[due]
-
-    def forget(self, before_ns: int) -> None:
-        """Drop arrivals that no watchdog will ask for."""
-        self._recent = [t for t in self._recent if t >= before_ns - _KEEP_NS]
+        """Arrivals before a time that were not yet asked for, in order, and how long each was under
+        way."""
+        at = bisect_left(self._arrived, before_ns)
+        sent = np.array(self._sent[:at], dtype=np.int64)
+        arrived = np.array(self._arrived[:at], dtype=np.int64)
+        del self._sent[:at], self._arrived[:at]
+        self._pass(before_ns - 1)
+        return arrived, arrived - sent
 
 
 SURVIVAL_NS = BEAT_NS
@@ -184,14 +221,14 @@ class Control:
         return Columns(self.asset, "service", t_ns, (t_ns,), service.reading(t_ns))
 
     def reports(self, start_ns: int, end_ns: int) -> list[Columns]:
-        """Per second of arrival and direction a histogram of delays; one report per pane."""
+        """Changes of a service at once; per second of arrival and direction a histogram of delays,
+        one report per pane, whose last row has the misses of the pane."""
         keys: list[Ints] = []
         out: list[Columns] = []
         misses: list[list[int]] = []
         for down, lane in enumerate((self.up, self.down)):
             lane.advance(end_ns)
             arrived, delay = lane.delays(end_ns)
-            lane.forget(end_ns)
             changes, missed = self._serve(self.services[down], arrived, delay, start_ns, end_ns)
             out += changes
             misses.append(missed)
@@ -202,26 +239,24 @@ class Control:
         t_ns = start_ns + rest // 2 * NS_PER_S
         panes = range(start_ns - start_ns % PANE_NS, end_ns, PANE_NS)
         for pane_ns, *missed in zip(panes, *misses, strict=False):
-            said_ns = min(pane_ns + PANE_NS, end_ns)
-            ch = {f"{s.way}_misses": (n,) for s, n in zip(self.services, missed, strict=True)}
-            out.append(Columns(self.asset, "service", said_ns, (said_ns - 1,), ch))
+            sent_ns = min(pane_ns + PANE_NS, end_ns)
             low, high = np.searchsorted(t_ns, (pane_ns, pane_ns + PANE_NS)).tolist()
-            if low < high:
-                ch = {
-                    "bin": number[low:high].tolist(),
-                    "count": count[low:high].tolist(),
-                    "down": (rest[low:high] % 2).tolist(),
-                }
-                sent_ns = min(pane_ns + PANE_NS, end_ns)
-                out.append(Columns(self.asset, "link", sent_ns, t_ns[low:high].tolist(), ch))
+            rows = slice(low, high)
+            times: list[int] = t_ns[rows].tolist() or [sent_ns - 1]
+            ch: dict[str, list[int | None]] = {
+                "bin": number[rows].tolist() or [None],
+                "count": count[rows].tolist() or [None],
+                "down": (rest[rows] % 2).tolist() or [None],
+            }
+            for service, n in zip(self.services, missed, strict=True):
+                ch[f"{service.way}_misses"] = [*[None] * (len(times) - 1), n]
+            out.append(Columns(self.asset, "link", sent_ns, times, ch))
         return out
 
     def _serve(
         self, service: Service, arrived: Times, delay: Ints, start_ns: int, end_ns: int
     ) -> tuple[list[Columns], list[int]]:
         """Changes of a service, to be said at once, and its misses in each pane."""
-        order = np.argsort(arrived, kind="stable")
-        arrived, delay = arrived[order], delay[order]
         service.note(arrived, end_ns)
         changes = service.up.between(start_ns, end_ns)
         panes = np.arange(start_ns - start_ns % PANE_NS, end_ns + PANE_NS, PANE_NS)

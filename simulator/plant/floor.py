@@ -9,9 +9,10 @@ it takes is time lost.
 """
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Protocol
 
 import simpy
 
@@ -134,15 +135,32 @@ class Warehouse:
         self._flow.left.add(self._env.now, container.pieces)
 
 
+Way = tuple[tuple[str, float], ...]
+"""Nodes, each with its distance from the first one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mission:
     """A transport from a source to a sink, or, without a container, a trip to the charger."""
 
     name: str
-    goal: str
+    legs: tuple[Way, ...]
+    """Ways from stop to stop."""
+    base: int
+    """How many of its nodes are released when the order is sent."""
     container: Container | None = None
     source: Source | None = None
     sink: Sink | None = None
+
+    @property
+    def nodes(self) -> Way:
+        """All nodes it leads to, each with its distance from the start; that one if there is no
+        way to go."""
+        far_m, nodes = 0.0, list[tuple[str, float]]()
+        for leg in self.legs:
+            nodes += [(name, far_m + at_m) for name, at_m in leg[1:]]
+            far_m += leg[-1][1]
+        return tuple(nodes) or self.legs[0][:1]
 
 
 class Vehicle(Protocol):
@@ -155,9 +173,18 @@ class Vehicle(Protocol):
     control: Control
     inbox: simpy.Event
 
+    @property
+    def base_m(self) -> float:
+        """The way it is released at a time."""
+        ...
+
     def wants_charge(self) -> str | None:
         """The charger it should go to, if its battery is low."""
         ...
+
+
+ANSWER_NS = 20 * NS_PER_MS
+"""What the fleet manager takes to answer a vehicle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +195,10 @@ class _Call:
 
 
 class Fleet:
-    """The fleet manager at the MEC: oldest call first, nearest idle vehicle."""
+    """The fleet manager at the MEC: oldest call first, nearest idle vehicle.
+
+    An order leads to its last node, but only its base is released, and more on request.
+    """
 
     def __init__(self, env: World, calendar: Calendar, roads: Roads) -> None:
         self._env = env
@@ -202,12 +232,27 @@ class Fleet:
 
     def _order(self, vehicle: Vehicle, container: Container, source: Source, sink: Sink) -> None:
         self._missions += 1
-        mission = Mission(f"T{self._missions:05d}", sink.node, container, source, sink)
-        self._start(vehicle, mission)
+        name, stops = f"T{self._missions:05d}", [vehicle.at, source.node, sink.node]
+        mission = self._mission(vehicle, name, stops)
+        self._start(vehicle, replace(mission, container=container, source=source, sink=sink))
+
+    def _mission(self, vehicle: Vehicle, name: str, stops: list[str]) -> Mission:
+        legs = tuple(tuple(self._roads.way(a, b)) for a, b in pairwise(stops))
+        mission = Mission(name, legs, 0)
+        return replace(mission, base=_released(mission.nodes, 0, vehicle.base_m))
 
     def _start(self, vehicle: Vehicle, mission: Mission) -> None:
         vehicle.idle = False
         self._env.process(self._send_order(vehicle, mission))
+
+    def extend(
+        self, vehicle: Vehicle, mission: Mission, base: int
+    ) -> Generator[simpy.Event, Any, int]:
+        """Answer a request for a new base that is there now; how many nodes are released when the
+        vehicle has the order's update."""
+        yield self._env.timeout(ANSWER_NS)
+        yield from arrive(self._env, vehicle.control.down, ORDER_BYTES, tick_ns=NS_PER_MS)
+        return _released(mission.nodes, base, vehicle.base_m)
 
     def _send_order(self, vehicle: Vehicle, mission: Mission) -> Process:
         yield from arrive(self._env, vehicle.control.down, ORDER_BYTES, tick_ns=NS_PER_MS)
@@ -218,7 +263,8 @@ class Fleet:
         """The vehicle's last state arrived: it can be used again, or must charge."""
         if charger := vehicle.wants_charge():
             self._missions += 1
-            self._start(vehicle, Mission(f"C{self._missions:05d}", charger))
+            name = f"C{self._missions:05d}"
+            self._start(vehicle, self._mission(vehicle, name, [vehicle.at, charger]))
             return
         vehicle.idle = True
         self.dispatch()
@@ -229,6 +275,14 @@ class Fleet:
             yield self._env.timeout(self._calendar.resumes_ns(self._env.now) - self._env.now)
             self.dispatch()
             yield self._env.timeout(self._calendar.pauses_ns(self._env.now) - self._env.now)
+
+
+def _released(nodes: Way, base: int, more_m: float) -> int:
+    """How many nodes are released when a base of so many grows: up to the first one that is at
+    least ``more_m`` beyond its end."""
+    end_m = nodes[base - 1][1] if base else 0.0
+    beyond = (n for n, (_, far_m) in enumerate(nodes, 1) if n > base and far_m - end_m >= more_m)
+    return next(beyond, len(nodes))
 
 
 def arrive(env: World, lane: Lane, n_bytes: int, tick_ns: int = 1) -> Process:
