@@ -1,13 +1,14 @@
 """What holds for every device kind, and the numbers that docstrings promise, kept."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
+from config.faults import Fault, Outage
 from config.units import NS_PER_MS, NS_PER_S, parse_time
 from ingest.packml import PackML
 from simulator.device import (
@@ -61,6 +62,7 @@ def device(kind: str, name: str, **settings: Any) -> dict[str, Any]:
 def floor(
     devices: list[dict[str, Any]], *, seed: int = 1, hours: float = 0.0, pieces: int = 10,
     network: str = "ethernet", calendar: Mapping[str, Any] = ALWAYS, quantity: int = 10**6,
+    faults: Sequence[Fault] = (),
 ) -> Floor:  # fmt: skip
     makers = [d["name"] for d in devices if d["kind"] in ("casting_cell", "cable_line")]
     orders = [
@@ -73,7 +75,8 @@ def floor(
             "node": NODES, "edge": EDGES, "device": devices, "order": orders,
         }
     )  # fmt: skip
-    world = Floor(plant, Link(load_profile(network), seed), seed, START)
+    link = Link(load_profile(network), seed, None, faults, START)
+    world = Floor(plant, link, seed, START)
     if hours:
         world.run_to(START + round(hours * 3600) * NS_PER_S)
     return world
@@ -366,7 +369,8 @@ def agv_shop(network: str) -> tuple[Agv, Floor]:
 def test_a_drive_never_outruns_its_limits_and_ends_at_its_goal() -> None:
     agv, _ = agv_shop("wifi-loaded")
     drives = [d for d in agv._drives if len(d.way) > 1]
-    assert sum(len(d.halts) for d in drives) > 10
+    halts = agv.halted.rate
+    assert sum(halts.v) > 10
     for drive in drives[:60]:
         assert drive.end_ns % NS_PER_MS == 0
         times = np.arange(drive.pieces[0].t_ns, drive.end_ns + 1, 50 * NS_PER_MS)
@@ -376,9 +380,7 @@ def test_a_drive_never_outruns_its_limits_and_ends_at_its_goal() -> None:
         assert np.diff(far).min() > -1e-6
         assert drive.at(drive.end_ns) == (drive.way[-1][1], 0.0)
         assert np.trapezoid(speed, times / NS_PER_S) == pytest.approx(drive.way[-1][1], abs=0.03)
-        for stands_ns, goes_ns in drive.halts:
-            assert goes_ns > stands_ns
-            assert drive.at((stands_ns + goes_ns) // 2)[1] == pytest.approx(0.0, abs=1e-3)
+        assert not speed[halts.at(times) > 0].any()
 
 
 def test_a_link_without_stalls_never_stops_the_vehicle_and_a_bad_one_does() -> None:
@@ -474,3 +476,92 @@ def test_a_line_ends_its_order_at_its_good_metres() -> None:
     assert line.order.last == 0
     ramp_m = 1.12 * 1.12 / 0.05 / 2
     assert good / 1000 == pytest.approx(3_000 + ramp_m, abs=0.1)
+
+
+def test_a_line_is_executing_from_its_safe_speed_on() -> None:
+    line = cable(1, safe_speed_ratio=0.25, mtbf_s=1e9)
+    executes_ns = line.state.t[line.state.v.index(PackML.EXECUTE)]
+    starts_ns = line.state.t[line.state.v.index(PackML.STARTING)]
+    assert (executes_ns - starts_ns) / NS_PER_S == pytest.approx(0.25 * 1.12 / 0.05)
+    full_s = 0.1 + 0.75 * 1.12 / 0.05  # a scan, and the rest of the ramp
+    times = executes_ns + NS_PER_MS * np.array([0, round(1000 * full_s) + 1])
+    assert line._path.motion(times)[1].tolist() == pytest.approx([0.25 * 1.12, 1.12])
+
+
+def outage(seconds: float) -> list[Fault]:
+    length = round(seconds * NS_PER_S)
+    return [Outage(kind="outage", after=1800 * NS_PER_S, length=length)] if length else []
+
+
+def cut_line(outage_s: float, **settings: Any) -> CableLine:
+    """A line that never stops of its own accord, and an outage after half an hour."""
+    faults = outage(outage_s)
+    steady = device("cable_line", "l", mtbf_s=1e9, reel_m=1e6, **settings)
+    line = find(floor([steady], hours=1, faults=faults), "l")
+    assert isinstance(line, CableLine)
+    return line
+
+
+def test_a_line_without_control_holds_its_safe_speed_and_executes() -> None:
+    line = cut_line(600.0, safe_speed_ratio=0.5)
+    # the last heartbeat came at most 0.2 s before, the watchdog waits 0.6 s, the ramp takes 11.2 s
+    seconds = np.array([1799.0, 1800.39, 1806.5, 1812.0, 2399.0, 3599.0])
+    speed = line._path.motion(START + (seconds * NS_PER_S).astype(np.int64))[1]
+    assert speed[[0, 1, 3, 4, 5]].tolist() == pytest.approx([1.12, 1.12, 0.56, 0.56, 1.12])
+    assert speed[2] == pytest.approx(1.12 - 0.05 * (6.5 - 0.5), abs=0.05 * 0.11)
+    assert line.state.last == PackML.EXECUTE
+    assert line.state.t[-1] < START + 1800 * NS_PER_S
+
+
+def test_a_patient_watchdog_and_a_safe_full_speed_cost_no_metres() -> None:
+    end = np.array([START + 3600 * NS_PER_S])
+    whole = cut_line(0.0).length_mm(end)[0]
+    assert cut_line(60.0, watchdog_ms=300_000.0).length_mm(end)[0] == whole
+    fast, slow = cut_line(60.0, safe_speed_ratio=1.0), cut_line(60.0)
+    assert fast.loop.closed.v == slow.loop.closed.v == [1, 0, 1]
+    assert slow.length_mm(end)[0] < whole - 1000 * 0.56 * 59
+    assert np.ptp(fast._path.motion(START + NS_PER_S * np.arange(400, 3600))[1]) < 1e-12
+
+
+@pytest.mark.parametrize("outage_s", [0.0, 300.0])
+def test_a_line_stands_when_planned_time_ends_whatever_its_speed(outage_s: float) -> None:
+    calendar = {"shift": [{"start": "00:00", "end": "02:00"}],
+                "pause": [{"start": "00:32", "end": "00:40"}], "utc_offset": "+00:00"}  # fmt: skip
+    world = floor([device("cable_line", "l", mtbf_s=1e9)], hours=1, calendar=calendar,
+                  faults=outage(outage_s))  # fmt: skip
+    line = find(world, "l")
+    line.state.t, line.state.v = (log[: line.state.v.index(PackML.STOPPED, 1) + 1]
+                                  for log in (line.state.t, line.state.v))  # fmt: skip
+    states = dict(zip(line.state.v, line.state.t, strict=True))
+    pause_ns = START + 32 * 60 * NS_PER_S
+    assert 0 <= pause_ns - states[PackML.STOPPED] <= 5
+    speed = 1.12 if outage_s < 1.0 else 0.56
+    assert (pause_ns - states[PackML.STOPPING]) / NS_PER_S == pytest.approx(speed / 0.05)
+
+
+def test_reels_and_orders_end_at_their_metres_at_any_speed() -> None:
+    settings = {"mtbf_s": 1e9, "reel_m": 700.0, "watchdog_ms": 350.0}
+    world = floor([device("cable_line", "l", **settings)], hours=3, quantity=3_000,
+                  network="wifi-loaded")  # fmt: skip
+    line = find(world, "l")
+    assert len(line.loop.closed.t) > 500, "the speed changes all the time"
+    stands = [t for t, v in zip(line.state.t, line.state.v, strict=True) if v == PackML.SUSPENDED]
+    lengths = line.length_mm(np.array(stands))
+    assert len(lengths) == 4
+    assert np.diff(lengths, prepend=0).tolist() == pytest.approx([700_000] * 4, abs=2)
+    done_ns = line.state.t[line.state.v.index(PackML.COMPLETING)]
+    done = np.array([done_ns])
+    assert line.length_mm(done)[0] - line.scrap_mm(done)[0] == pytest.approx(3_000_000, abs=2)
+
+
+def test_a_line_on_a_bad_link_is_the_same_however_it_is_watched() -> None:
+    rough = [device("cable_line", "l", mtbf_s=300.0, mttr_s=30.0, reel_m=400.0)]
+    watched, unwatched = (floor(rough, network="wifi-loaded") for _ in range(2))
+    for times in blocks(60):
+        watched.run_to(int(times[-1]))
+        find(watched, "l").reports(times)
+    unwatched.run_to(int(times[-1]))
+    a, b = find(watched, "l"), find(unwatched, "l")
+    assert len(a.loop.closed.t) > 50
+    assert (a.loop.closed.t, a.loop.closed.v) == (b.loop.closed.t, b.loop.closed.v)
+    assert (a.state.t, a.length_mm(times).tolist()) == (b.state.t, b.length_mm(times).tolist())
