@@ -27,6 +27,7 @@ VERBS = {
     "edge": ("edge", "turn telemetry from a broker into KPIs"),
     "replay": ("replay", "recompute a recording's KPIs and compare them"),
     "import": ("import_", "turn a tabular log into a recording"),
+    "explain": ("explain", "say where on the link the time of messages went"),
     "score": ("score", "hold a simulated run's KPIs against the truth"),
     "map": ("map", "draft a mapping for someone else's telemetry"),
     "watch": ("watch", "show live KPIs in this terminal"),

@@ -29,8 +29,12 @@ class Outcome:
     truth: list[TruthRow]
 
 
-def make_factory(scenario: Scenario, run: str) -> "Factory":
-    """The factory of a scenario; equal arguments give equal messages."""
+def make_factory(scenario: Scenario, run: str, *, trace: bool = False) -> "Factory":
+    """The factory of a scenario; equal arguments give equal messages.
+
+    ``trace`` keeps the way of every message over the link; it changes no message.
+    """
+    from config.faults import ClockStep
     from simulator.factory import Factory
     from simulator.link.layout import load_layout
     from simulator.link.link import Link
@@ -44,8 +48,14 @@ def make_factory(scenario: Scenario, run: str) -> "Factory":
         folder = file.parent if isinstance(file, Path) else Path()
         layout = load_layout(plant.radio.layout, folder)
     profile = load_profile(scenario.network)
-    link = Link(profile, scenario.seed, layout, scenario.fault, scenario.start)
-    return Factory(plant, link, scenario.seed, run, scenario.start, scenario.length)
+    clocks = [fault for fault in scenario.fault if isinstance(fault, ClockStep)]
+    faults = [fault for fault in scenario.fault if not isinstance(fault, ClockStep)]
+    link = Link(profile, scenario.seed, layout, faults, scenario.start)
+    span = (scenario.start, scenario.length)
+    if layout is None:
+        return Factory(plant, link, scenario.seed, run, *span, clocks=clocks, trace=trace)
+    cells = [cell.name for cell in layout.cell]
+    return Factory(plant, link, scenario.seed, run, *span, cells=cells, clocks=clocks, trace=trace)
 
 
 def run_offline(scenario: Scenario, path: Path) -> Outcome:
@@ -63,7 +73,7 @@ def run_offline(scenario: Scenario, path: Path) -> Outcome:
                 pipeline.take(pending[:GROUP])
                 del pending[:GROUP]
         pipeline.take(pending)
-        truth = factory.truth(scenario.edge.windows)
+        truth = factory.truth(scenario.edge.grid_ns)
         recording.write_truth(truth)
         return Outcome(pipeline.conclude(store), truth)
 

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from config.errors import RecordingError
 from config.units import format_time
-from ingest.messages import Batch, Envelope, Record, Reject, TruthRow
+from ingest.messages import Batch, Envelope, Record, Reject, Times, TruthRow
 
 FORMAT = "1"
 KEPT_REJECTS = 1_000
@@ -41,7 +43,156 @@ CREATE TABLE IF NOT EXISTS truth (
     window_length_ns INTEGER NOT NULL, value REAL,
     PRIMARY KEY (asset, kpi, window_length_ns, window_start_ns)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS trace (
+    asset TEXT NOT NULL, way TEXT NOT NULL, first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL,
+    first_number INTEGER NOT NULL, last_number INTEGER NOT NULL,
+    slice TEXT NOT NULL, messages INTEGER NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (asset, way, first_number)
+);
+CREATE INDEX IF NOT EXISTS trace_by_time ON trace (asset, way, first_ns);
 """
+
+
+PARTS = (
+    "hops_ns", "gap_ns", "queue_ns", "access_ns", "align_ns", "air_ns", "harq_ns", "core_ns",
+    "stall_ns",
+)  # fmt: skip
+"""Where a message's time on the link went, in the order in which it goes, but for the first, which
+is spent at both ends: processing in device and network, a gap between cells, behind other messages,
+for a grant or a free medium, for a slot, on the air, for repair, on the way between station and
+MEC, and behind a segment that was lost."""
+_TRACED = ("number", "sent_ns", "arrival_ns", "n_bytes", "cell", "rounds", *PARTS)
+_TRACE_MESSAGES = 4_096
+"""How many messages of a bearer make a block of the trace."""
+
+
+class TraceBlock(NamedTuple):
+    """The way of some messages of one bearer over the link, packed; as the table has it."""
+
+    asset: str
+    way: str
+    first_ns: int
+    last_ns: int
+    """Times of sending."""
+    first_number: int
+    last_number: int
+    slice: str
+    messages: int
+    data: bytes
+
+
+class Trace(NamedTuple):
+    """The way of some messages of one bearer over the link, oldest first.
+
+    ``way`` is ``telemetry``, or the direction of control traffic, ``up`` or ``down``. The columns:
+    ``number`` (telemetry: the message's ``seq``; control: 1, 2, 3 ...), ``sent_ns``, ``arrival_ns``
+    (-1: lost), ``n_bytes``, ``cell``, ``rounds`` of HARQ, and ``PARTS``.
+    """
+
+    asset: str
+    way: str
+    slice: str
+    columns: Mapping[str, Times]
+
+
+class Tracer:
+    """Packs the way of every message over the link as it becomes known."""
+
+    def __init__(self, cells: Sequence[str]) -> None:
+        self.cells = tuple(cells)
+        self._blocks: list[TraceBlock] = []
+        self._open: dict[tuple[str, str], tuple[str, list[Mapping[str, Times]]]] = {}
+        self._numbered: dict[tuple[str, str], int] = {}
+
+    def add(
+        self,
+        asset: str,
+        way: str,
+        slice: str,
+        numbers: Sequence[int] | None,
+        columns: Mapping[str, Times],
+    ) -> None:
+        """Add what a bearer carried, with the numbers of the messages or, without, the next."""
+        n, key = len(columns["sent_ns"]), (asset, way)
+        if not n:
+            return
+        if numbers is None:
+            first = self._numbered.get(key, 0) + 1
+            self._numbered[key] = first + n - 1
+            numbers = range(first, first + n)
+        _, pieces = self._open.setdefault(key, (slice, []))
+        if sum(len(piece["number"]) for piece in pieces) >= _TRACE_MESSAGES:
+            self._pack(key)
+            _, pieces = self._open[key] = (slice, [])
+        pieces.append(dict(columns) | {"number": np.array(numbers, dtype=np.int64)})
+
+    def cut(self, t_ns: int) -> None:
+        """Forget what was sent after a time; only what was added last can be forgotten."""
+        for _, pieces in self._open.values():
+            for at, piece in enumerate(pieces):
+                kept = int(np.searchsorted(piece["sent_ns"], t_ns, side="right"))
+                pieces[at] = {name: column[:kept] for name, column in piece.items()}
+
+    def blocks(self) -> list[TraceBlock]:
+        """Everything added so far."""
+        for key in list(self._open):
+            self._pack(key)
+        return self._blocks
+
+    def _pack(self, key: tuple[str, str]) -> None:
+        slice, pieces = self._open.pop(key)
+        columns = {name: np.concatenate([piece[name] for piece in pieces]) for name in _TRACED}
+        number, sent_ns = columns["number"], columns["sent_ns"]
+        if not len(number):
+            return
+        block = TraceBlock(
+            *key, int(sent_ns[0]), int(sent_ns[-1]), int(number[0]), int(number[-1]), slice,
+            len(number), _packed(columns),
+        )  # fmt: skip
+        self._blocks.append(block)
+
+
+def _packed(columns: Mapping[str, Times]) -> bytes:
+    """Columns in as few bytes as their values need, the first bytes of all values first. Arrivals
+    follow from the parts, but for what these leave over."""
+    sent_ns, arrival_ns = columns["sent_ns"], columns["arrival_ns"]
+    lost = arrival_ns < 0
+    spent_ns = np.sum([columns[name] for name in PARTS], axis=0)
+    stored = dict(columns) | {
+        "sent_ns": np.diff(sent_ns, prepend=0),
+        "number": np.diff(columns["number"], prepend=0),
+        "arrival_ns": np.where(lost, 0, arrival_ns - sent_ns - spent_ns),
+    }
+    pieces = [_squeezed(stored[name]) for name in _TRACED]
+    return zlib.compress(_pack([*pieces, _squeezed(lost.astype(np.int64))]), 6)
+
+
+def _squeezed(values: Times) -> tuple[int, int, int, bytes]:
+    """First value and count, and of the others the width and the bytes, plane by plane."""
+    rest = values[1:]
+    low, high = (int(rest.min()), int(rest.max())) if len(rest) else (0, 0)
+    width = next(w for w in (1, 2, 4, 8) if -(1 << 8 * w - 1) <= low and high < 1 << 8 * w - 1)
+    planes = rest.astype(f"<i{width}").view(np.uint8).reshape(-1, width).T
+    return int(values[0]), len(rest), width, planes.tobytes()
+
+
+def _unsqueezed(piece: tuple[int, int, int, bytes]) -> Times:
+    first, n, width, data = piece
+    planes = np.frombuffer(data, dtype=np.uint8).reshape(width, n)
+    rest: NDArray[Any] = np.ascontiguousarray(planes.T).reshape(-1).view(f"<i{width}")
+    return np.concatenate(([first], rest)).astype(np.int64)
+
+
+def unpacked(data: bytes) -> dict[str, Times]:
+    pieces = list(map(_unsqueezed, _unpack_trace(zlib.decompress(data))))
+    columns: dict[str, Times] = dict(zip(_TRACED, pieces, strict=False))
+    columns["number"], columns["sent_ns"] = map(np.cumsum, (pieces[0], pieces[1]))
+    columns["arrival_ns"] = np.where(
+        pieces[-1] > 0, -1,
+        columns["sent_ns"] + columns["arrival_ns"]
+        + np.sum([columns[name] for name in PARTS], axis=0),
+    )  # fmt: skip
+    return columns
 
 
 class Block(NamedTuple):
@@ -52,6 +203,7 @@ class Block(NamedTuple):
 
 
 _pack = msgspec.msgpack.Encoder().encode
+_unpack_trace = msgspec.msgpack.Decoder(list[tuple[int, int, int, bytes]]).decode
 _unpack = msgspec.msgpack.Decoder(list[tuple[str, str, int, bytes]]).decode
 
 
@@ -283,14 +435,75 @@ class Recording:
         """All true KPI values."""
         yield from map(TruthRow._make, self.db.execute("SELECT * FROM truth"))
 
+    # link trace ---------------------------------------------------------------------------------
+
+    def write_trace(self, tracer: Tracer) -> None:
+        """Add the way of messages over the link, and the names of the link's cells."""
+        self.set_meta({"cells": json.dumps(tracer.cells)})
+        self.db.execute("BEGIN IMMEDIATE")
+        self.db.executemany(
+            "INSERT OR REPLACE INTO trace VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", tracer.blocks()
+        )
+        self.db.execute("COMMIT")
+
+    def traced(self) -> list[tuple[str, str, int]]:
+        """Asset, way and number of messages of every bearer there is a trace of; none where no
+        trace was made."""
+        if not self._has("trace"):
+            return []
+        rows = self.db.execute(
+            "SELECT asset, way, sum(messages) FROM trace GROUP BY asset, way ORDER BY asset, way"
+        )
+        return [(str(asset), str(way), int(n)) for asset, way, n in rows]
+
+    def trace(
+        self,
+        asset: str | None = None,
+        way: str | None = None,
+        *,
+        numbers: tuple[int, int] | None = None,
+        span_ns: tuple[int, int] | None = None,
+    ) -> Iterator[Trace]:
+        """Blocks of the trace, bearer by bearer in order of time; optionally of one device and way,
+        and those that hold messages with numbers, or times of sending, from one to another."""
+        if not self._has("trace"):
+            return
+        chosen: list[tuple[str, tuple[object, ...] | None]] = [
+            ("asset = ?", None if asset is None else (asset,)),
+            ("way = ?", None if way is None else (way,)),
+            ("last_number >= ? AND first_number <= ?", numbers),
+            ("last_ns >= ? AND first_ns <= ?", span_ns),
+        ]
+        wanted = [(text, args) for text, args in chosen if args is not None]
+        where = " AND ".join(text for text, _ in wanted) or "1"
+        rows = self.db.execute(
+            f"SELECT asset, way, slice, data FROM trace WHERE {where}"
+            " ORDER BY asset, way, first_number",
+            [arg for _, args in wanted for arg in args],
+        )
+        for name, lane, slice, data in rows:
+            try:
+                columns = unpacked(data)
+            except (ValueError, zlib.error, msgspec.MsgspecError) as error:
+                raise RecordingError(
+                    f"its link trace is damaged at {name}, {lane}: {error}", at=str(self.path)
+                ) from None
+            yield Trace(name, lane, slice, columns)
+
+    def _has(self, table: str, schema: str = "main") -> bool:
+        query = f"SELECT 1 FROM {schema}.sqlite_master WHERE type = 'table' AND name = ?"
+        return self.db.execute(query, (table,)).fetchone() is not None
+
     def attach(self, simulated: Path) -> None:
-        """Take over the simulator's own file: its header entries, ledger and truth."""
+        """Take over the simulator's own file: its header entries, ledger, truth and link trace."""
         self.db.execute("ATTACH ? AS simulated", (str(simulated),))
         try:
             self.db.execute("BEGIN IMMEDIATE")
             self.db.execute("INSERT OR REPLACE INTO truth SELECT * FROM simulated.truth")
             self.db.execute("INSERT OR REPLACE INTO ledger SELECT * FROM simulated.ledger")
             self.db.execute("INSERT OR IGNORE INTO meta SELECT * FROM simulated.meta")
+            if self._has("trace", "simulated"):
+                self.db.execute("INSERT OR REPLACE INTO trace SELECT * FROM simulated.trace")
             self.db.execute("COMMIT")
         finally:
             self.db.execute("DETACH simulated")

@@ -1,4 +1,4 @@
-"""The true value of every KPI, asset and window, from the full state of the plant.
+"""The true value of every KPI, asset and window, from the full state of plant and network.
 
 Nothing here looks at a message, and nothing here is shared with the edge: both follow the standard,
 each in its own words. Time and counts are added up as integers and divided once. Events at ``t``
@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from config.units import NS_PER_DAY, NS_PER_S
+from config.units import NS_PER_DAY, NS_PER_MS, NS_PER_S
 from ingest.messages import Times, TruthRow
 from ingest.packml import PackML
 from simulator.device import Ints, Meter, Steps, Unit
@@ -20,6 +20,7 @@ from simulator.devices.cable_line import CableLine
 from simulator.devices.casting_cell import CastingCell
 from simulator.devices.robot_arm import RobotArm
 from simulator.mes import Flow
+from simulator.network import HOPS, Monitor
 from simulator.plant.control import Control
 from simulator.plant.floor import Floor
 
@@ -251,3 +252,57 @@ def _values(case: _Case, floor: Floor, w: Windows) -> Iterator[tuple[str, Values
         yield str(control.asset), case.service(control, w)
     if floor.has_flow:
         yield floor.flow.path, case.flow(floor.flow, w)
+
+
+_QUANTILES = (("delay_p50", 500), ("delay_p99", 990), ("delay_p999", 999))
+"""In thousandths."""
+_DEADLINE_NS = 10 * NS_PER_MS
+
+
+def network_truth(
+    monitor: Monitor, start_ns: int, end_ns: int, windows_ns: Sequence[int] = WINDOWS_NS
+) -> list[TruthRow]:
+    """The true delays of each cell, slice and kind of device that carried anything, from every
+    message that arrived in ``[start_ns, end_ns)``: nothing is counted in bins here."""
+    traffic = monitor.arrived()
+    order = np.argsort(traffic.arrival_ns, kind="stable")
+    rows: list[TruthRow] = []
+    for asset, view, number in monitor.assets():
+        mine = order[traffic.views[view][order] == number]
+        times = traffic.arrival_ns[mine]
+        if not len(times) or times[0] >= end_ns:
+            continue
+        delays = traffic.delay_ns[mine]
+        sums = {
+            hop: np.concatenate(([0], np.cumsum(spent[mine])))
+            for hop, spent in zip(HOPS, traffic.hops_ns, strict=True)
+        }
+        for length_ns in windows_ns:
+            w = Windows.over(start_ns, end_ns, length_ns)
+            low, high = np.searchsorted(times, w.a), np.searchsorted(times, w.b)
+            n = (high - low).tolist()
+            columns = _delays(delays, list(zip(low.tolist(), high.tolist(), strict=True)))
+            for hop, up_to in sums.items():
+                spent = (up_to[high] - up_to[low]).tolist()
+                pairs = zip(spent, n, strict=True)
+                columns[f"{hop}_delay"] = [_over(s, NS_PER_MS * m) for s, m in pairs]
+            rows += [
+                TruthRow(str(asset), kpi, s, length_ns, v)
+                for kpi, column in columns.items()
+                for s, v in zip(w.start_ns.tolist(), column, strict=True)
+            ]
+    return rows
+
+
+def _delays(delays: Ints, windows: Sequence[tuple[int, int]]) -> dict[str, list[float | None]]:
+    """Of the messages of each window the delay that a share of them keeps, in ms, and the share
+    that keeps the deadline."""
+    columns: dict[str, list[float | None]] = {name: [] for name, _ in _QUANTILES}
+    within: list[float | None] = []
+    for low, high in windows:
+        ordered, n = np.sort(delays[low:high]), high - low
+        for name, thousandths in _QUANTILES:
+            rank = -(-n * thousandths // 1000)
+            columns[name].append(int(ordered[rank - 1]) / NS_PER_MS if n else None)
+        within.append(_over(int(np.searchsorted(ordered, _DEADLINE_NS, side="right")), n))
+    return columns | {"within_10ms": within}

@@ -1,8 +1,12 @@
 """The truth: identities, hand-made cases, and agreement with what went over the wire."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
+from fractions import Fraction
 from itertools import pairwise
+from math import ceil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.units import NS_PER_DAY, NS_PER_S, parse_time
+from beilun.offline import make_factory, run_offline
+from config.scenario import find_scenario
+from config.units import NS_PER_DAY, NS_PER_MS, NS_PER_S, parse_time
+from ingest.messages import TruthRow
 from ingest.packml import PackML
+from ingest.recording import unpacked
 from simulator.device import Steps
 from simulator.devices.casting_cell import CastingCell
 from simulator.factory import Factory, Made
@@ -19,7 +27,7 @@ from simulator.link.link import Link
 from simulator.link.profile import load_profile
 from simulator.plant import load_plant
 from simulator.plant.floor import Floor
-from simulator.truth import WINDOWS_NS, Area, TruthRow, Windows, truth_rows
+from simulator.truth import WINDOWS_NS, Area, Windows, truth_rows
 
 START = parse_time("2026-01-05T00:00:00Z")
 MINUTE, HOUR = 60 * NS_PER_S, 3600 * NS_PER_S
@@ -145,7 +153,8 @@ def test_every_asset_kpi_and_window_has_one_row(rows: list[TruthRow]) -> None:
         "availability", "effectiveness", "quality_ratio", "oee", "output", "energy_per_unit",
         "arm_cycle_time", "line_speed", "running_speed", "good_length", "energy_per_metre",
         "agv_utilisation", "wip", "wip_turnover_days", "throughput", "service_availability",
-        "service_failures",
+        "service_failures", "delay_p50", "delay_p99", "delay_p999", "within_10ms",
+        "endpoint_delay", "radio_delay", "core_delay", "transport_delay",
     }  # fmt: skip
 
 
@@ -264,3 +273,83 @@ def test_truth_of_a_plant_that_did_nothing() -> None:
     assert {r.value for r in rows if r.asset.endswith("dcm01")} == {None}
     assert {r.value for r in rows if r.kpi in ("wip", "throughput")} == {0.0}
     assert {r.value for r in rows if r.kpi == "wip_turnover_days"} == {None}
+
+
+# The network
+
+FAULTS = [{"kind": "outage", "after": "130s", "length": "15s"}]
+HOPS = {
+    "endpoint_delay": ("hops_ns",),
+    "radio_delay": ("gap_ns", "queue_ns", "access_ns", "align_ns", "air_ns", "harq_ns"),
+    "core_delay": ("core_ns",),
+    "transport_delay": ("stall_ns",),
+}
+
+
+def test_delays_are_true_message_by_message() -> None:
+    """Every window by hand from the trace, which nothing of the truth has touched."""
+    scenario = find_scenario("quickstart", changes={"length": "4m", "fault": FAULTS})
+    factory = make_factory(scenario, "r", trace=True)
+    factory.births()
+    for _ in factory.chunks():
+        pass
+    tracer = factory.trace()
+    assert tracer is not None
+    kinds = {d.path: s.kind for d, s in zip(factory.floor.devices, factory.floor.plant.device,
+                                            strict=True)}  # fmt: skip
+    lengths = (10 * NS_PER_S, MINUTE, HOUR)
+    delays: defaultdict[tuple[str, int, int], list[int]] = defaultdict(list)
+    spent: defaultdict[tuple[str, int, int, str], int] = defaultdict(int)
+    for block in tracer.blocks():
+        columns: dict[str, list[int]] = {
+            name: column.tolist() for name, column in unpacked(block.data).items()
+        }
+        for row, arrival_ns in enumerate(columns["arrival_ns"]):
+            if not 0 <= arrival_ns < START + 4 * MINUTE:
+                continue
+            cell = tracer.cells[columns["cell"][row]]
+            for name in (f"cells/{cell}", f"slices/{block.slice}", f"kinds/{kinds[block.asset]}"):
+                for length_ns in lengths:
+                    key = (f"ningbo/network/{name}", arrival_ns // length_ns * length_ns, length_ns)
+                    delays[key].append(arrival_ns - columns["sent_ns"][row])
+                    for hop, parts in HOPS.items():
+                        spent[*key, hop] += sum(columns[part][row] for part in parts)
+    found = [r for r in factory.truth(lengths) if "/network/" in r.asset]
+    assert {(r.asset, r.window_start_ns, r.window_length_ns) for r in found} >= set(delays)
+    assert len(found) == 8 * len({r.asset for r in found}) * (24 + 4 + 1)
+    silent = 0
+    for r in found:
+        key = (r.asset, r.window_start_ns, r.window_length_ns)
+        ordered = sorted(delays.get(key, ()))
+        if not ordered:
+            assert r.value is None
+            silent += 1
+        elif r.kpi == "within_10ms":
+            good = sum(delay <= 10 * NS_PER_MS for delay in ordered)
+            assert r.value == good / len(ordered)
+        elif r.kpi.startswith("delay_p"):
+            share = Fraction({"p50": 500, "p99": 990, "p999": 999}[r.kpi[6:]], 1000)
+            assert r.value == ordered[ceil(share * len(ordered)) - 1] / NS_PER_MS
+        else:
+            assert r.value == float(Fraction(spent[*key, r.kpi], len(ordered) * NS_PER_MS))
+    assert silent, "in the outage nothing arrived for some pane"
+
+
+def test_what_the_edge_says_of_the_network_is_true_within_a_bin(tmp_path: Path) -> None:
+    scenario = find_scenario("quickstart", changes={"length": "6m", "fault": FAULTS})
+    outcome = run_offline(scenario, tmp_path / "a.beilun")
+    assert outcome.ending.account.closes
+    rows = {
+        ("/".join(r.asset), r.kpi, r.window_start_ns, r.window_length_ns): r.value
+        for r in outcome.ending.rows
+    }
+    scored = 0
+    for true in (r for r in outcome.truth if "/network/" in r.asset):
+        mine = rows.get(true[:4])
+        assert (mine is None) == (true.value is None), true
+        if mine is None:
+            continue
+        exact = not true.kpi.startswith("delay_p")
+        assert mine == pytest.approx(true.value, rel=1e-9 if exact else 0.005), true
+        scored += 1
+    assert scored > 8 * 7 * 6

@@ -1,0 +1,235 @@
+"""The network as an asset: a QoS monitor that reports delay per cell, slice and kind of device.
+
+Theory of operation
+===================
+
+    every bearer's trace ─► what arrived in a pane ─► by cell, by slice, by kind of device:
+                                                      histogram of delays, time spent hop by hop
+
+It stands at the user plane function, where 3GPP puts QoS monitoring (TS 23.501, 5.33.3), sees both
+directions of telemetry and control, and counts a message in the pane it arrives in; what is lost
+never arrives. Each message is counted once per view, so the views have equal sums. Slices and kinds
+are known beforehand and born at the start; a cell is born when the first message comes through it,
+so that a large layout is not said to be silent where nobody ever was.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingest import bins
+from ingest.cells import LARGEST
+from ingest.messages import Asset, Times
+from simulator.device import PANE_NS, Columns, Ints
+from simulator.link.link import Link
+from simulator.link.profile import Cellular
+
+AREA = "network"
+"""Area of the network's assets, and the name of the monitor's connection."""
+VIEWS = (("cells", "radio_cell"), ("slices", "slice"), ("kinds", "device_group"))
+"""ISA-95 line and asset kind of each way to look at the same messages."""
+CELLS, SLICES, KINDS = range(3)
+HOPS: Mapping[str, tuple[str, ...]] = {
+    "endpoint": ("hops_ns",),
+    "radio": ("queue_ns", "access_ns", "align_ns", "air_ns", "harq_ns", "gap_ns"),
+    "core": ("core_ns",),
+    "transport": ("stall_ns",),
+}
+"""Parts of a message's delay, by hop: processing in device and network, the radio, the way between
+station and MEC, and waiting behind a segment that was lost."""
+_SUMS = ("hop_messages", *(f"hop_{hop}_ns" for hop in HOPS))
+CHANNELS = {"bin": "1", "count": "1", "down": "1"} | {
+    name: "ns" if name.endswith("_ns") else "1" for name in _SUMS
+}
+_MOST_NS = int(LARGEST)
+"""The largest sum that one cell of a report can hold: 2 h 30 min. The rest stands in other rows."""
+
+
+def slice_of(link: Link, name: str | None) -> str:
+    """The slice that carries what is sent on ``name``; ``default`` where a network has none."""
+    radio = link.profile.radio
+    if not isinstance(radio, Cellular) or not radio.slices.named:
+        return "default"
+    return name or radio.default_slice
+
+
+class Traffic(NamedTuple):
+    """Messages that arrived, as columns."""
+
+    arrival_ns: Times
+    delay_ns: Ints
+    hops_ns: Ints
+    """A row for each of ``HOPS``; they add up to the delay."""
+    views: NDArray[np.int16]
+    """A row for each of ``VIEWS``: number of the cell, slice and kind."""
+
+
+_ROWS = 3 + len(HOPS) + len(VIEWS)
+"""Arrival, delay, hops, views, and whether it came down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Born:
+    """An asset of the network that is to be announced."""
+
+    asset: Asset
+    kind: str
+    t_ns: int
+    sent_ns: int
+
+
+class Monitor:
+    """Counts what arrives, and reports it pane by pane; keeps every message for the truth."""
+
+    def __init__(
+        self, site: str, cells: Sequence[str], slices: Iterable[str], kinds: Iterable[str]
+    ) -> None:
+        self._site = site
+        self._names: tuple[tuple[str, ...], ...] = (
+            tuple(cells), tuple(sorted(set(slices))), tuple(sorted(set(kinds)))
+        )  # fmt: skip
+        self._number = [{name: i for i, name in enumerate(names)} for names in self._names]
+        self._found: list[Ints] = []
+        self._arrived: list[Traffic] = []
+        self._used: set[int] = set()
+        """Cells that have carried something."""
+
+    def assets(self) -> Iterator[tuple[Asset, int, int]]:
+        """Every asset there can be, with its view and its number there."""
+        for view, names in enumerate(self._names):
+            for number, name in enumerate(names):
+                yield self._asset(view, name), view, number
+
+    def first(self, t_ns: int) -> list[Born]:
+        """What is there from the start."""
+        return [
+            Born(asset, VIEWS[view][1], t_ns, t_ns)
+            for asset, view, _ in self.assets()
+            if view != CELLS
+        ]
+
+    def note(self, kind: str, slice: str, *, down: bool, trace: Mapping[str, Ints]) -> None:
+        """Add a bearer's trace."""
+        came = trace["arrival_ns"] >= 0
+        n = int(came.sum())
+        if not n:
+            return
+        rows = np.empty((_ROWS, len(came)), dtype=np.int64)
+        np.subtract(trace["arrival_ns"], trace["sent_ns"], out=rows[1])
+        rows[0] = trace["arrival_ns"]
+        for row, parts in enumerate(HOPS.values(), 2):
+            rows[row] = trace[parts[0]]
+            for part in parts[1:]:
+                rows[row] += trace[part]
+        rows[-4] = trace["cell"]
+        rows[-3], rows[-2] = self._number[SLICES][slice], self._number[KINDS][kind]
+        rows[-1] = down
+        self._found.append(rows if n == len(came) else rows[:, came])
+
+    def reports(self, end_ns: int) -> tuple[list[Born], list[Columns]]:
+        """What arrived before a time and was not reported yet: cells seen for the first time, and
+        a message per pane and asset. All that was sent before that time must have been noted."""
+        whole = np.concatenate([np.empty((_ROWS, 0), dtype=np.int64), *self._found], axis=1)
+        due = whole[0] < end_ns
+        self._found = [whole[:, ~due]]
+        whole = whole[:, due]
+        traffic = Traffic(whole[0], whole[1], whole[2:-4], whole[-4:-1].astype(np.int16))
+        self._arrived.append(traffic)
+        cells = traffic.views[CELLS]
+        born: list[Born] = []
+        found: list[int] = np.unique(cells).tolist()
+        new = set(found) - self._used
+        self._used |= new
+        for cell in sorted(new):
+            first_ns = int(traffic.arrival_ns[cells == cell].min())
+            asset, kind = self._asset(CELLS, self._names[CELLS][cell]), VIEWS[CELLS][1]
+            born.append(Born(asset, kind, first_ns, _pane_end(first_ns, end_ns)))
+        return born, list(self._columns(traffic, whole[-1], end_ns)) if len(cells) else []
+
+    def arrived(self) -> Traffic:
+        """Every message whose pane has been reported, block by block."""
+        columns = (np.concatenate(c, axis=-1) for c in zip(*self._arrived, strict=True))
+        self._arrived = [Traffic(*columns)]
+        return self._arrived[0]
+
+    def _asset(self, view: int, name: str) -> Asset:
+        return Asset(self._site, AREA, VIEWS[view][0], name)
+
+    def _columns(self, traffic: Traffic, down: Ints, end_ns: int) -> Iterator[Columns]:
+        first = int(traffic.arrival_ns.min()) // PANE_NS
+        panes, pane = _dense(traffic.arrival_ns // PANE_NS - first)
+        number, bin_ = _dense(bins.bin_of(traffic.delay_ns))
+        there, views = zip(*map(_dense, traffic.views), strict=True)
+        sizes = (len(panes), *map(len, there))
+        group = np.ravel_multi_index((pane, *views), sizes)
+        width = 2 * len(number)
+        place = group * width + down * len(number) + bin_
+        counts = np.bincount(place, minlength=int(np.prod(sizes)) * width).reshape(*sizes, width)
+        sums = _sums(group, traffic.hops_ns, int(np.prod(sizes))).reshape(-1, *sizes)
+        for view, numbers in enumerate(there):
+            present: list[int] = numbers.tolist()
+            assets = [self._asset(view, self._names[view][n]) for n in present]
+            others = tuple(axis + 1 for axis in range(len(VIEWS)) if axis != view)
+            seen = counts.sum(axis=others)
+            spent = sums.sum(axis=tuple(axis + 1 for axis in others))
+            at, name, column = np.nonzero(seen)
+            asset_numbers: list[int] = name.tolist()
+            count = seen[at, name, column].tolist()
+            bin_numbers = number[column % len(number)].tolist()
+            came_down = (column // len(number)).tolist()
+            cuts = (np.flatnonzero(np.diff(at * len(assets) + name)) + 1).tolist()
+            for low, high in pairwise((0, *cuts, len(count))):
+                t_ns = (first + int(panes[at[low]])) * PANE_NS
+                ch: dict[str, Sequence[float | int | None]] = {
+                    "bin": bin_numbers[low:high],
+                    "count": count[low:high],
+                    "down": came_down[low:high],
+                }
+                hops = (sum(count[low:high]), *spent[:, at[low], name[low]].tolist())
+                asset = assets[asset_numbers[low]]
+                yield report(asset, _pane_end(t_ns, end_ns), t_ns, ch, hops)
+
+
+def _dense(values: NDArray[np.integer]) -> tuple[Ints, Ints]:
+    """The distinct values of small whole numbers in order, and for each value its place there."""
+    there = np.bincount(values) > 0
+    return np.flatnonzero(there), (np.cumsum(there) - 1)[values]
+
+
+def _pane_end(t_ns: int, end_ns: int) -> int:
+    """When a report on the pane of a time is sent: the run may end within it."""
+    return min((t_ns // PANE_NS + 1) * PANE_NS, end_ns)
+
+
+def _sums(group: Ints, values: Ints, groups: int) -> Ints:
+    """Exact sums of each row of values by group."""
+    order = np.argsort(group.astype(np.uint16) if groups <= 1 << 16 else group, kind="stable")
+    ordered = group[order]
+    starts = np.concatenate(([0], np.flatnonzero(np.diff(ordered)) + 1))
+    out = np.zeros((len(values), groups), dtype=np.int64)
+    out[:, ordered[starts]] = np.add.reduceat(values[:, order], starts, axis=1)
+    return out
+
+
+def report(
+    asset: Asset,
+    sent_ns: int,
+    t_ns: int,
+    ch: dict[str, Sequence[float | int | None]],
+    hops: Sequence[int],
+) -> Columns:
+    """A report with its sums in the last row, or where that is too small in the last rows."""
+    n, need = len(ch["bin"]), max(-(-max(hops) // _MOST_NS), 1)
+    if need > n:  # rows that count nothing make room
+        ch = {name: [*[values[0]] * (need - n), *values] for name, values in ch.items()}
+        ch["count"] = [*[0] * (need - n), *ch["count"][need - n :]]
+        n = need
+    blank = [None] * (n - need)
+    for name, total in zip(_SUMS, hops, strict=True):
+        over = [min(max(total - row * _MOST_NS, 0), _MOST_NS) for row in range(need - 1, 0, -1)]
+        ch[name] = [*blank, *over, min(total, _MOST_NS)]
+    return Columns(asset, "link", sent_ns, [t_ns] * n, ch)
