@@ -32,6 +32,7 @@ from typing import Any
 from paho.mqtt.client import MQTTMessage
 
 from ingest import topics
+from ingest.boundary import Traffic
 from ingest.broker import BrokerAddress
 from ingest.session import Session, connected
 
@@ -182,11 +183,10 @@ class _Lane:
         while self._to_write and self._in_flight < most:
             item = self._to_write[0]
             if isinstance(item, _Said):
-                said = self.session.publish(item.topic, item.payload, qos=1, retain=item.retain)
-                if not said:
+                if not self._publish(item, "control"):
                     return
             elif item.cseq > self._confirmed:
-                if not self.session.publish(item.topic, item.payload, qos=1, retain=item.retain):
+                if not self._publish(item, "telemetry"):
                     return
                 if item.cseq <= self._written:
                     self._stats.resent += 1
@@ -200,13 +200,18 @@ class _Lane:
             self._to_write.popleft()
             self._in_flight += 1
 
+    def _publish(self, item: Outgoing | _Said, traffic: Traffic) -> bool:
+        return self.session.publish(
+            item.topic, item.payload, qos=1, retain=item.retain, traffic=traffic
+        )
+
     def _on_ready(self) -> None:
         self._stats.reconnects += self.session.generation > 1 and self._written > 0
         self._in_flight = 0
         self._progress_s = self._puback_s = asyncio.get_running_loop().time()
         self._repeat(None)
 
-    def _on_puback(self) -> None:
+    def _on_puback(self, _taken: bool) -> None:  # what was not, is not confirmed either
         self._in_flight = max(0, self._in_flight - 1)
         self._puback_s = asyncio.get_running_loop().time()
 

@@ -16,6 +16,9 @@ brings hundreds of messages, a write carries hundreds of packets, ``pause`` is t
 
 Every connection gets a fresh paho client. What paho would repeat after a reconnect by itself is
 forgotten with the old one: what must be repeated is the run protocol's business, in one place.
+
+It is also where bytes leave the process: all that any part of it publishes passes ``publish``, and
+is counted there by who is at the far end (``ingest.boundary``).
 """
 
 import asyncio
@@ -38,6 +41,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from config.errors import UnreachableError
+from ingest.boundary import OutsideError, Peer, Traffic, around
 from ingest.broker import MAX_PACKET_BYTES, PROBE, BrokerAddress
 
 log = logging.getLogger(__name__)
@@ -122,8 +126,7 @@ class _Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def start(self, client: _Client) -> None:
-        assert self._transport is not None
-        client.pipe = _Pipe(self._transport)
+        client.pipe = _Pipe(self.transport)
         self.client = client
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -174,6 +177,11 @@ class _Wire(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
+    @property
+    def transport(self) -> asyncio.Transport:
+        assert self._transport is not None
+        return self._transport
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
@@ -184,11 +192,15 @@ class _Wire(asyncio.Protocol):
 
 
 class Session:
-    """A connection to a broker that comes back; see ``connected``.
+    """A connection to a broker that comes back; see ``connected`` and ``sought``.
 
     The callbacks may be set before it is entered and run on the event loop: ``on_message`` and
-    ``on_puback`` per packet, ``on_batch`` after everything one read brought, ``on_ready`` each
-    time the connection stands and its subscriptions are granted, the first time included.
+    ``on_puback`` (whether the broker took the message) per packet, ``on_batch`` after everything
+    one read brought, ``on_ready`` each time the connection stands and its subscriptions are
+    granted, the first time included.
+
+    It belongs to the boundary of the block it is made in. Only a session with ``may_leave``, which
+    must carry nothing but summaries, may lead out of a campus that telemetry may not leave.
     """
 
     def __init__(
@@ -200,22 +212,28 @@ class Session:
         clean: bool = True,
         receive_maximum: int = 1000,
         version: MQTTProtocolVersion | None = None,
+        may_leave: bool = False,
     ) -> None:
         self.address = address
         self.version = version
         self.reconnects = 0
+        self.trouble = ""
+        """Why the last attempt to bring it back failed; empty while it stands."""
         self.receive_maximum = 65_535
         """How many QoS 1 messages the broker takes unacknowledged."""
         self.generation = 0
         """The number of the connection: an acknowledgement is good on its own only."""
         self.on_message: Callable[[MQTTMessage], None] = lambda message: None
-        self.on_puback: Callable[[], None] = lambda: None
+        self.on_puback: Callable[[bool], None] = lambda _: None
         self.on_batch: Callable[[], None] = lambda: None
         self.on_ready: Callable[[], None] = lambda: None
         self._client_id = f"{client_id}-{secrets.token_hex(3)}" if clean else client_id
         self._topics = tuple(topics)
         self._clean = clean
         self._offer = receive_maximum
+        self._may_leave = may_leave
+        self._boundary = around()
+        self._peer: Peer | None = None
         self._wire: _Wire | None = None
         self._ready = False
         self._paused = False
@@ -229,13 +247,19 @@ class Session:
         name = {V5: "MQTT 5", V311: "MQTT 3.1.1"}.get(cast("Any", self.version), "not connected")
         return f"{self.address} ({name})"
 
-    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> bool:
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool, traffic: Traffic
+    ) -> bool:
         """Hand a message to the connection; ``False`` when there is none. Never waits."""
         if not self._ready or self._wire is None or self._wire.client is None:
             return False
         info = self._wire.client.publish(topic, payload, qos, retain)
         self._wire.flush_soon()
-        return info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            return False
+        if self._peer is not None:
+            self._peer.count(traffic, topic, payload)
+        return True
 
     def ack(self, generation: int, mid: int) -> None:
         """Acknowledge a QoS 1 message; one that came on an earlier connection is let go."""
@@ -266,7 +290,7 @@ class Session:
             self._wire.abort()
 
     async def open(self) -> None:
-        """Connect for the first time; raises ``UnreachableError``."""
+        """Connect for the first time; raises ``UnreachableError``, or ``OutsideError``."""
         try:
             await self._connect()
         except Refused as error:
@@ -284,13 +308,17 @@ class Session:
 
     async def keep(self) -> None:
         """Watch over the connection and bring it back, for ever."""
+        stood = self._ready
         while True:
-            await self._watch()
-            self._ready = False
-            log.warning("lost the connection to %s", self.address)
+            if stood:
+                await self._watch()
+                self._ready = False
+                log.warning("lost the connection to %s", self.address)
             await self._reconnect()
-            self.reconnects += 1
-            log.warning("connected to %s again", self.address)
+            if stood:
+                self.reconnects += 1
+                log.warning("connected to %s again", self.address)
+            stood = True
 
     async def close(self) -> None:
         """Say goodbye, having written everything published so far (as far as the broker reads)."""
@@ -329,16 +357,20 @@ class Session:
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
             try:
                 await self._connect()
-            except (OSError, TimeoutError, Refused) as error:
-                log.debug("%s: %s", self.address, error)
+            except (OSError, TimeoutError, Refused, OutsideError) as error:
+                # A name that leads out of the campus today may lead back into it.
+                level = logging.WARNING if isinstance(error, OutsideError) else logging.DEBUG
+                log.log(level, "%s: %s", self.address, error)
+                self.trouble = str(error) or "no answer in time"
                 self.version = None  # another broker may come up there
                 wait_s = min(2 * wait_s, longest_s)
             else:
+                self.trouble = ""
                 return
 
     async def _connect(self) -> None:
         if self.version is None:
-            self.version = await spoken_version(self.address)
+            self.version = await spoken_version(self.address, self._admit)
         loop = asyncio.get_running_loop()
         client = self._client()
         answer: asyncio.Future[None] = loop.create_future()
@@ -350,6 +382,7 @@ class Session:
             self._wire = wire
             self.generation += 1
             try:
+                self._peer = self._admit(wire.transport)
                 wire.start(client)
                 self._dial(client)
                 wire.flush()
@@ -362,6 +395,15 @@ class Session:
         if self._paused:
             wire.pause_reading()
         self.on_ready()
+
+    def _admit(self, transport: asyncio.BaseTransport) -> Peer | None:
+        """The account of whoever is at the far end, before anything is sent there."""
+        if self._boundary is None:
+            return None
+        name: tuple[object, ...] | None = transport.get_extra_info("peername")
+        if name is None:
+            raise ConnectionResetError("the broker hung up")
+        return self._boundary.admit(str(name[0]), str(self.address), may_leave=self._may_leave)
 
     def _client(self) -> _Client:
         assert self.version is not None
@@ -443,9 +485,9 @@ class Session:
             self.on_message(message)
 
         def on_publish(
-            _client: Client, _data: object, _mid: int, _code: ReasonCode, _got: Properties | None
+            _client: Client, _data: object, _mid: int, code: ReasonCode, _got: Properties | None
         ) -> None:
-            self.on_puback()
+            self.on_puback(not code.is_failure)
 
         client.on_connect = on_connect
         client.on_subscribe = on_subscribe
@@ -466,11 +508,17 @@ async def _first(answer: "asyncio.Future[None]", lost: asyncio.Event) -> None:
         losing.cancel()
 
 
-async def spoken_version(address: BrokerAddress) -> MQTTProtocolVersion:
-    """MQTT 5 where the broker offers it, else 3.1.1: the length of its CONNACK tells."""
+async def spoken_version(
+    address: BrokerAddress, admit: Callable[[asyncio.BaseTransport], object]
+) -> MQTTProtocolVersion:
+    """MQTT 5 where the broker offers it, else 3.1.1: the length of its CONNACK tells.
+
+    ``admit`` is asked before the first byte, and raises where none may be sent.
+    """
     async with asyncio.timeout(ANSWER_S):
         reader, writer = await asyncio.open_connection(address.host, address.port)
         try:
+            admit(writer.transport)
             writer.write(PROBE)
             head = await reader.readexactly(2)
             if head[0] != 0x20:
@@ -487,6 +535,13 @@ async def spoken_version(address: BrokerAddress) -> MQTTProtocolVersion:
 async def connected(session: Session) -> AsyncGenerator[asyncio.Task[None], None]:
     """Connect, stay connected while the block runs, say goodbye; yields the task that watches."""
     await session.open()
+    async with sought(session) as watch:
+        yield watch
+
+
+@asynccontextmanager
+async def sought(session: Session) -> AsyncGenerator[asyncio.Task[None], None]:
+    """The same for a broker that may be absent at first too: entering does not wait for it."""
     watch = asyncio.create_task(session.keep(), name="ingest.session")
     try:
         yield watch

@@ -91,10 +91,11 @@ class Subscriber:
     async def publish(self, topic: str, payload: bytes, retain: bool = False, qos: int = 0) -> bool:
         """Publish on the same connection; ``False`` when the broker is away.
 
-        Waits while the socket is full. For what is said again anyway (confirms), or may be missed.
+        Waits while the socket is full. For what is said again anyway (confirms), or may be missed;
+        at the campus boundary it counts as control.
         """
         await self._session.writable()
-        return self._session.publish(topic, payload, qos=qos, retain=retain)
+        return self._session.publish(topic, payload, qos=qos, retain=retain, traffic="control")
 
     def watched_by(self, watch: asyncio.Task[None]) -> None:
         self._watch = watch

@@ -2,6 +2,7 @@
 
 import re
 
+from config.units import format_duration
 from ingest.messages import Asset
 
 ROOT = "beilun/v1"
@@ -61,6 +62,15 @@ def probe(session: str) -> str:
     return f"{ROOT}/{LINK}/{session}/probe"
 
 
+def kpi(asset: Asset, name: str, window_length_ns: int) -> str:
+    """Where a KPI feed publishes the rows of one KPI, asset and length of windows.
+
+    Every level is there, also of a roll-up: those below it are ``-``, which no asset can be called.
+    So a topic means one series only, and ``beilun/v1/+/+/+/+/kpi/oee/1h`` is all of a KPI.
+    """
+    return f"{of(asset, 'kpi')}/{name}/{format_duration(window_length_ns)}"
+
+
 SUBSCRIPTIONS = (
     f"{ROOT}/+/+/+/+/+",
     f"{ROOT}/+/{LINK}/+/progress",
@@ -68,4 +78,4 @@ SUBSCRIPTIONS = (
     "uagv/v2/+/+/connection",
     "uagv/v2/+/+/factsheet",
 )
-"""What an edge listens to. The KPI feed lies one level deeper and is never matched."""
+"""What an edge listens to. The KPI feed lies two levels deeper and is never matched."""

@@ -1,0 +1,218 @@
+"""KPI rows over MQTT, for whoever wants to see them: final rows, retained, from a bounded queue.
+
+Theory of operation
+===================
+
+    rows of closed windows ─► allowed? ─► waiting, oldest first ─► in flight ─► PUBACK: delivered
+                                │            │         ▲               │
+                            withheld      dropped      └─ lost the ────┘
+                                        (queue full)    connection
+
+The edge never waits for its feed: ``offer`` puts rows into a queue and returns, and a broker that
+is away is sought for as long as the block lasts. What was written and not acknowledged when a
+connection was lost goes out again, so a row arrives at least once, and nothing is lost but what the
+counts of ``Fed`` name. The recording holds every row, delivered or not.
+
+A topic's retained message is the row of its latest window. An older window that is amended later
+goes out without being retained, or a newcomer would take the past for the present.
+
+The design gives feeds to aiomqtt. This one goes by ``Session``, as telemetry does: it knows whom it
+is connected to before it sends anything, it is counted at the same one place, it comes back by
+itself, and it needs neither a thread to connect nor a task a message.
+"""
+
+import asyncio
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import msgspec
+
+from edge.rows import Row
+from edge.store import RowStore
+from ingest import topics
+from ingest.broker import BrokerAddress
+from ingest.session import Session, sought
+
+Key = tuple[object, ...]
+
+WAITING = 200_000
+"""The most rows kept while the broker is away or slow; after that the oldest are dropped.
+
+Some 100 MB. A run at full speed gives its feed a turn only between two batches, a few dozen rows
+each: it needs room for most of the rows of a day, and delivers them at the end.
+"""
+IN_FLIGHT = 500
+"""Rows written without a PUBACK; the broker may ask for fewer."""
+DRAIN_S = 60.0
+"""The most that leaving waits for what is still to be delivered..."""
+SILENCE_S = 5.0
+"""...and for a broker that takes nothing of it."""
+
+
+@dataclass(slots=True)
+class Fed:
+    """Where the rows that were offered went; ``waiting`` are still here.
+
+    offered = withheld + delivered + refused + replaced + dropped + waiting
+    """
+
+    offered: int = 0
+    withheld: int = 0
+    """May not leave the campus."""
+    delivered: int = 0
+    """Taken by the broker."""
+    refused: int = 0
+    """Refused by the broker, by its access list or a quota."""
+    replaced: int = 0
+    """Amended while they waited: the next revision went out in their place."""
+    dropped: int = 0
+    """The oldest of a full queue."""
+    waiting: int = 0
+
+
+class Feed:
+    """Publishes rows on a session as far as it goes; see ``feeding``."""
+
+    def __init__(
+        self, session: Session, allows: Callable[[Row], bool], *, most: int = WAITING
+    ) -> None:
+        self._session = session
+        self._allows = allows
+        self._most = most
+        self._fed = Fed()
+        self._waiting: OrderedDict[Key, Row] = OrderedDict()
+        self._flying: deque[Row] = deque()
+        self._latest_ns: dict[str, int] = {}
+        self._moved = asyncio.Event()
+        session.on_ready = self._on_ready
+        session.on_puback = self._on_puback
+        session.on_batch = self._write
+
+    @property
+    def fed(self) -> Fed:
+        """The counts as they are now."""
+        self._fed.waiting = len(self._waiting) + len(self._flying)
+        return self._fed
+
+    @property
+    def trouble(self) -> str:
+        """Why the broker is not connected; empty when it is."""
+        return "" if self._session.connected else self._session.trouble or "not connected yet"
+
+    @property
+    def address(self) -> BrokerAddress:
+        """Where it publishes."""
+        return self._session.address
+
+    def offer(self, rows: Iterable[Row], revision: Callable[[Row], int]) -> None:
+        """Feed what is allowed of some rows, each with its ``revision``; never waits."""
+        for row in rows:
+            self._fed.offered += 1
+            if not self._allows(row):
+                self._fed.withheld += 1
+                continue
+            self._fed.replaced += row.key in self._waiting
+            self._waiting[row.key] = row._replace(revision=revision(row))
+            if len(self._waiting) > self._most:
+                self._waiting.popitem(last=False)
+                self._fed.dropped += 1
+        self._write()
+
+    async def drained(self) -> bool:
+        """Wait until all is delivered: at most ``DRAIN_S``, and ``SILENCE_S`` for no answer."""
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                while self._waiting or self._flying:
+                    self._moved.clear()
+                    async with asyncio.timeout(SILENCE_S):
+                        await self._moved.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _write(self) -> None:
+        most = min(IN_FLIGHT, self._session.receive_maximum)
+        while self._waiting and len(self._flying) < most:
+            key, row = next(iter(self._waiting.items()))
+            topic = topics.kpi(row.asset, row.kpi, row.window_length_ns)
+            newest = row.window_start_ns >= self._latest_ns.get(topic, row.window_start_ns)
+            if not self._session.publish(
+                topic, _payload(row), qos=1, retain=newest, traffic="summary"
+            ):
+                return
+            if newest:
+                self._latest_ns[topic] = row.window_start_ns
+            del self._waiting[key]
+            self._flying.append(row)
+
+    def _on_puback(self, taken: bool) -> None:
+        # A broker acknowledges in the order it was written to (MQTT 4.6), so it is the oldest.
+        if self._flying:
+            self._flying.popleft()
+            self._fed.delivered += taken
+            self._fed.refused += not taken
+            self._moved.set()
+
+    def _on_ready(self) -> None:
+        """Write again, in the old order, what the last connection did not see acknowledged."""
+        while self._flying:
+            row = self._flying.pop()
+            if row.key in self._waiting:
+                self._fed.replaced += 1
+            else:
+                self._waiting[row.key] = row
+                self._waiting.move_to_end(row.key, last=False)
+        self._moved.set()
+        self._write()
+
+
+def _payload(row: Row) -> bytes:
+    return msgspec.json.encode(
+        {
+            "value": row.value,
+            "unit": row.unit,
+            "n": row.n,
+            "late": row.late,
+            "revision": row.revision,
+            "window_start_ns": row.window_start_ns,
+            "window_length_ns": row.window_length_ns,
+        }
+    )
+
+
+def storing(store: RowStore, feed: Feed | None) -> Callable[[list[Row]], None]:
+    """What a pipeline writes its rows by: into the store, and then to the feed where there is one.
+
+    An edge that was started again goes through its journal, and feeds all rows once more: it
+    cannot know which of them arrived.
+    """
+    if feed is None:
+        return store.write
+
+    def write(rows: list[Row]) -> None:
+        store.write(rows)
+        feed.offer(rows, store.revision)
+
+    return write
+
+
+@asynccontextmanager
+async def feeding(
+    address: BrokerAddress | None, allows: Callable[[Row], bool]
+) -> AsyncGenerator[Feed | None, None]:
+    """Feed a broker while the block runs, wherever it is; without an address there is no feed.
+
+    Entering does not wait for the broker. Leaving waits for what is to be delivered, unless the
+    block failed; what does not get through in time stays counted as waiting.
+    """
+    if address is None:
+        yield None
+        return
+    session = Session(address, f"beilun-feed-{secrets.token_hex(4)}", may_leave=True)
+    feed = Feed(session, allows)
+    async with sought(session):
+        yield feed
+        await feed.drained()
