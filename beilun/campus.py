@@ -14,12 +14,12 @@ FORBIDDEN: tuple[Traffic, ...] = ("telemetry", "control")
 ever handed to the feed."""
 
 
-def allowance(campus: Campus | None) -> Callable[[Row], bool]:
+def allowance(campus: Campus | None) -> Callable[[Row, str], bool]:
     """Whether a row may be fed. With a campus it must be among its summaries wherever the feed
     leads: a broker inside may pass on what it gets."""
     if campus is None:
-        return lambda _: True
-    return lambda row: campus.allows(row.kpi, asset_path(row.asset), row.window_length_ns)
+        return lambda _row, _window: True
+    return lambda row, window: campus.allows(row.kpi, asset_path(row.asset), window)
 
 
 def recorded(recording: Recording, halves: Iterable[str]) -> list[Sent]:

@@ -55,18 +55,18 @@ def scenario_of(
 def policy_of(settings: EdgeSettings) -> Policy:
     """The edge's policy from its settings."""
     return Policy(
-        settings.pane, settings.windows, settings.lateness, settings.retention, settings.max_skew
+        settings.pane_ns, settings.kinds, settings.lateness, settings.retention, settings.max_skew
     )
 
 
 def edge_header(settings: EdgeSettings) -> str:
     """The edge's settings as a recording keeps them."""
-    windows = [format_duration(length) for length in settings.windows]
     plain = {
         name: format_duration(getattr(settings, name))
         for name in ("pane", "lateness", "retention", "max_skew")
     }
-    return json.dumps({"windows": windows, **plain})
+    calendar = {"zone": settings.zone, "shifts": settings.shifts}
+    return json.dumps({"windows": settings.windows, **calendar, **plain})
 
 
 def recorded_policy(recording: Recording) -> Policy:
@@ -80,6 +80,9 @@ def recorded_policy(recording: Recording) -> Policy:
 def recorded_scenario(recording: Recording) -> tuple[list[Expect], dict[str, Tolerance]]:
     """What a recording's scenario expects and tolerates; nothing for an import."""
     found: dict[str, Any] = recording.meta_json("scenario") or {}
+    for item in found.get("expect", ()):
+        if isinstance(item.get("window"), int):  # of a recording that knew lengths only
+            item["window"] = format_duration(item["window"])
     expected = [Expect.model_validate(item) for item in found.get("expect", ())]
     tolerated = found.get("tolerance", {}).items()
     return expected, {kpi: Tolerance.model_validate(item) for kpi, item in tolerated}

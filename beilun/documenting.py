@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edge import kpis
+from edge.iso22400 import ELEMENT, Mode
+from ingest.packml import PackML
 from simulator.device import kinds
 from simulator.link.profile import load_profile, profile_names
 
@@ -35,14 +37,42 @@ def _kpis() -> str:
             kpi.better or "–",
             kpi.formula,
             kpi.clause,
+            " to ".join("–" if end is None else f"{end:g}" for end in kpi.range),
             ", ".join(kpi.kinds) or "any",
+            ", ".join(f"`{n}`" if n in kpi.needs else f"(`{n}`)" for n in kpi.inputs) or "–",
             "yes" if kpi.rolls_up else "no",
             kpi.summary,
         )
         for kpi in kpis.load().values()
     ]
-    head = ("KPI", "unit (UCUM)", "better", "formula", "source", "kinds", "rolls up", "is")
-    return _page("KPIs", "Every KPI of the edge; `beilun kpis NAME` says the same.", head, rows)
+    head = ("KPI", "unit (UCUM)", "better", "formula", "source", "range", "kinds", "inputs",
+            "rolls up", "is")  # fmt: skip
+    return _page("KPIs", _ABOUT_KPIS, head, rows) + _time_model()
+
+
+_ABOUT_KPIS = """Every KPI of the edge; `beilun kpis NAME` says the same.
+
+An asset has a KPI if it is of one of its kinds and announced its inputs. Those in brackets are read
+besides, where somebody tells them: by the same measure, for this KPI or for its neighbours. The
+range is that of telemetry that does not contradict itself."""
+
+
+def _time_model() -> str:
+    rows = [
+        (state.name, *(ELEMENT[mode].get(state, "") for mode in Mode))
+        for state in sorted(PackML, key=lambda state: (ELEMENT[Mode.PRODUCTION][state], state))
+    ]
+    modes = tuple(f"mode {mode.name.lower()}" for mode in Mode)
+    text = ["", "## PackML to ISO 22400-2", "", _ABOUT_TIME, "", _table(("state", *modes), rows)]
+    return "\n".join([*text, ""])
+
+
+_ABOUT_TIME = """Where planned busy time (PBT) goes while an order is on the unit. Without an order
+every state is ADOT, but in mode maintenance; channel `maintenance` goes before all: 1 is corrective
+(CMT), 2 preventive (PMT). PBT is the calendar's `planned`: whatever is taken out of the planned
+operation time (POT) is not told. `mtbf`, `mttf` and `mttr` divide by the failure events (FE), their
+twins in `_iso` by FE + 1. What belongs to an order (AOET) is the time it is on one unit: an order
+that runs over several units has no allocation ratio, process ratio or throughput rate here."""
 
 
 def _devices() -> str:

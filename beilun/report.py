@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from beilun import console
 from beilun.verdict import asset_path
 from config.units import NS_PER_S, format_time
+from config.windows import Window, longest
 from edge import kpis
 from edge.engine import Engine
+from edge.feed import Feed
 from edge.hops import Hops
 from edge.kpi import Kpi
 from edge.pipeline import Account
-from edge.rows import ALL, Row
+from edge.rows import ALL, ORDER_NUMBER, Row, rows_in
 from ingest.messages import Asset
 from ingest.recording import KEPT_REJECTS
 
@@ -57,11 +59,9 @@ def _width(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> int:
     return max(map(len, console.aligned(columns, lines))) + rule * len(columns)
 
 
-def run_rows(rows: Iterable[Row]) -> list[Row]:
-    """The rows of the longest windows, the last of each key."""
-    found = list(rows)
-    longest = max((row.window_length_ns for row in found), default=0)
-    return [row for row in found if row.window_length_ns == longest]
+def run_rows(rows: Iterable[Row], windows: Sequence[Window]) -> list[Row]:
+    """The rows that sum a run up: of the longest of the windows in use."""
+    return [row for row in rows_in(rows, longest(windows)) if row.kpi != ORDER_NUMBER]
 
 
 def kpi_tables(rows: Sequence[Row]) -> list[Table]:
@@ -187,6 +187,22 @@ def ledger_lines(account: Account) -> list[str]:
             f"unusable {unusable:,} ({_causes(account.unusable)}), the first {KEPT_REJECTS:,} kept"
         )
     lines.append("the sums close" if account.closes else "THE SUMS DO NOT CLOSE")
+    return lines
+
+
+def feed_lines(feed: Feed) -> list[str]:
+    """Where the rows that were offered to a feed went, and why some did not arrive."""
+    fed = feed.fed
+    rest = {"refused by the broker": fed.refused, "replaced by a later revision": fed.replaced,
+            "dropped from a full queue": fed.dropped, "not delivered": fed.waiting}  # fmt: skip
+    more = "".join(f" + {why} {count:,}" for why, count in rest.items() if count)
+    lines = [
+        f"Feed to {feed.address}",
+        f"rows {fed.offered:,} = delivered {fed.delivered:,} + withheld {fed.withheld:,}{more}",
+    ]
+    if fed.waiting:
+        why = feed.trouble or "it takes them too slowly"
+        lines.append(f"the broker of the feed: {why}; the recording has every row")
     return lines
 
 

@@ -4,29 +4,15 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 from xml.etree import ElementTree
 
 from beilun import console
 from config.errors import Exit
 from config.scenario import Expect
 from config.units import format_duration
+from config.windows import Window, longest
+from edge.rows import Row, rows_in
 from ingest.messages import Asset
-
-
-class Row(Protocol):
-    """What is judged; levels of ``asset`` below a roll-up are ``-``."""
-
-    @property
-    def asset(self) -> Asset: ...
-    @property
-    def kpi(self) -> str: ...
-    @property
-    def window_start_ns(self) -> int: ...
-    @property
-    def window_length_ns(self) -> int: ...
-    @property
-    def value(self) -> float | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,32 +39,45 @@ def asset_path(asset: Asset) -> str:
 
 
 def judge(
-    expectations: Iterable[Expect], rows: Iterable[Row], *, ran_ns: int | None = None
+    expectations: Iterable[Expect],
+    rows: Sequence[Row],
+    windows: Sequence[Window],
+    *,
+    ran_ns: int | None = None,
 ) -> list[Verdict]:
     """One verdict per expectation and asset it means; where several windows are meant, all must
     hold, and the worst is told. No data fails.
 
-    ``ran_ns`` is how long the run was; an expectation for a longer one is skipped.
+    ``windows`` are those in use. ``ran_ns`` is how long the run was; an expectation for a longer
+    one is skipped.
     """
-    table: dict[tuple[str, int], dict[str, list[Row]]] = {}
-    for row in rows:
-        assets = table.setdefault((row.kpi, row.window_length_ns), {})
-        assets.setdefault(asset_path(row.asset), []).append(row)
-    longest = max((length for _, length in table), default=0)
+    kinds = {kind.label: kind for kind in windows} | {"run": longest(windows)}
+    tables: dict[str, dict[str, dict[str, list[Row]]]] = {}
     verdicts: list[Verdict] = []
     for expect in expectations:
         if expect.after is not None and ran_ns is not None and ran_ns < expect.after:
             told = f"for runs of {format_duration(expect.after)} or more"
             verdicts.append(Verdict(expect, expect.asset or "*", None, True, told, skipped=True))
             continue
-        length = longest if expect.window == "run" else expect.window
-        found = table.get((expect.kpi, length), {})
+        if expect.window not in tables:
+            kind = kinds.get(expect.window)
+            tables[expect.window] = {} if kind is None else _table(rows_in(rows, kind))
+        found = tables[expect.window].get(expect.kpi, {})
         meant = {path: rows for path, rows in sorted(found.items()) if expect.matches(path)}
         if not meant:
-            missing = f"no row of {expect.kpi} with window {format_duration(length)}"
+            label = kinds["run"].label if expect.window == "run" else expect.window
+            missing = f"no row of {expect.kpi} with window {label}"
             verdicts.append(Verdict(expect, expect.asset or "*", None, False, missing))
         verdicts += [_of_asset(expect, path, rows) for path, rows in meant.items()]
     return verdicts
+
+
+def _table(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
+    """Rows by KPI and asset path."""
+    table: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        table.setdefault(row.kpi, {}).setdefault(asset_path(row.asset), []).append(row)
+    return table
 
 
 def _of_asset(expect: Expect, path: str, rows: Sequence[Row]) -> Verdict:

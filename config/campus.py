@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from config.globs import asset_matches
 from config.model import Spec
 from config.tomlfile import guess
-from config.units import DurationNs
+from config.windows import WindowLabel
 
 Network = IPv4Network | IPv6Network
 
@@ -40,8 +40,8 @@ class Summary(Spec):
     """Name of a KPI, or a glob over names (`arm_*`); `beilun kpis` lists them."""
     asset: str
     """Glob over names (`dcm*`) or, with slashes, over whole paths; `*` is every asset."""
-    window: DurationNs
-    """Length of the windows, one of those in use."""
+    window: WindowLabel
+    """The windows, one of those in use."""
 
     @field_validator("kpi")
     @classmethod
@@ -51,12 +51,10 @@ class Summary(Spec):
             raise ValueError(f"unknown KPI {kpi!r}{guess(kpi, known)}")
         return kpi
 
-    def allows(self, kpi: str, path: str, window_length_ns: int) -> bool:
-        """Whether a row of this KPI, asset path and window length is meant."""
+    def allows(self, kpi: str, path: str, window: str) -> bool:
+        """Whether a row of this KPI, asset path and windows is meant."""
         return (
-            window_length_ns == self.window
-            and fnmatchcase(kpi, self.kpi)
-            and asset_matches(self.asset, path)
+            window == self.window and fnmatchcase(kpi, self.kpi) and asset_matches(self.asset, path)
         )
 
 
@@ -74,9 +72,9 @@ class Campus(Spec):
     summary: Annotated[tuple[Summary, ...], Field(strict=False)] = ()
     """Rows of a KPI feed (`--summaries`) that may leave; none: no row does."""
 
-    def allows(self, kpi: str, path: str, window_length_ns: int) -> bool:
+    def allows(self, kpi: str, path: str, window: str) -> bool:
         """Whether a row may leave: where `only` is set, by one of the summaries."""
-        return not self.only or any(s.allows(kpi, path, window_length_ns) for s in self.summary)
+        return not self.only or any(s.allows(kpi, path, window) for s in self.summary)
 
     @property
     def spelt(self) -> str:

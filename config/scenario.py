@@ -1,6 +1,5 @@
 """A scenario: a plant, a network, a seed, a span of time, and what is expected of it."""
 
-import fnmatch
 from collections.abc import Collection, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -13,22 +12,32 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
-    ValidationError,
     ValidationInfo,
-    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
 
 from config import tomlfile
+from config.campus import Campus
 from config.errors import ConfigError, UsageError
 from config.faults import Fault
+from config.globs import asset_matches
 from config.units import NS_PER_DAY, NS_PER_S, DurationNs, TimeNs, format_duration, parse_time
+from config.windows import (
+    UNIT,
+    Every,
+    Window,
+    WindowLabel,
+    as_label,
+    check_zone,
+    ordered,
+    shift_minutes,
+    window,
+)
 
 _STRICT = ConfigDict(
     strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
 )
-_MINUTE, _HOUR = 60 * NS_PER_S, 3_600 * NS_PER_S
 
 Op = Literal[">=", "<=", ">", "<", "==", "between"]
 
@@ -42,19 +51,38 @@ def _as_tuple(value: object) -> object:
     return cast("object", value)
 
 
+def _as_expected(value: object) -> object:
+    return value if value == "run" else as_label(value)
+
+
+ExpectedLabel = Annotated[
+    str,
+    BeforeValidator(_as_expected, json_schema_input_type=str),
+    Field(json_schema_extra={"unit": f"{UNIT}, run"}),
+]
+
+
 class EdgeSettings(BaseModel):
     """How the edge cuts time. Part of a scenario, and a section of the settings."""
 
     model_config = _STRICT
 
     pane: DurationNs = 10 * NS_PER_S
-    """Shortest stretch that is folded; a late sample costs re-folding one."""
-    windows: Annotated[tuple[DurationNs, ...], Field(strict=False, min_length=1)] = (
-        _MINUTE,
-        _HOUR,
-        8 * _HOUR,
+    """Longest stretch that is folded at once; the shortest window or step where that is shorter."""
+    zone: str = "UTC"
+    """Whose local time days and shifts go by, like Asia/Shanghai."""
+    shifts: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = (
+        "06:00",
+        "14:00",
+        "22:00",
     )
-    """Lengths of the KPI windows; each a multiple of the pane."""
+    """Working shifts by local time, like 22:00-06:00; one without an end lasts until the next."""
+    windows: Annotated[tuple[WindowLabel, ...], Field(strict=False, min_length=1)] = (
+        "1m",
+        "1h",
+        "8h",
+    )
+    """KPI windows: lengths, 1h/5m (an hour, every 5 minutes), shift, day, order; whole panes."""
     lateness: DurationNs = 2 * NS_PER_S
     """How long after a pane's end a message may arrive and not be late."""
     retention: DurationNs = NS_PER_DAY
@@ -62,18 +90,44 @@ class EdgeSettings(BaseModel):
     max_skew: DurationNs = 5 * NS_PER_S
     """How far ahead of its arrival a sample may claim to be."""
 
+    @field_validator("zone")
+    @classmethod
+    def _is_known(cls, zone: str) -> str:
+        return check_zone(zone)
+
+    @field_validator("shifts")
+    @classmethod
+    def _are_shifts(cls, shifts: tuple[str, ...]) -> tuple[str, ...]:
+        shift_minutes(shifts)
+        return shifts
+
     @field_validator("windows")
     @classmethod
-    def _of_whole_panes(cls, windows: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-        pane = info.data.get("pane")
-        broken = [w for w in windows if pane and w % pane]
-        if broken:
-            names = ", ".join(map(format_duration, broken))
+    def _of_whole_panes(cls, labels: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        kinds = [window(label, "UTC", ("00:00",)) for label in labels]
+        shortest = min(kind.shortest_ns for kind in kinds)
+        pane = min(info.data.get("pane", shortest), shortest)
+        if broken := [k.label for k in kinds if k.grain_ns % pane]:
             raise ValueError(
-                f"every window must be a multiple of the pane ({format_duration(pane or 0)});"
-                f" {names} is not"
+                f"every window must be a multiple of the pane ({format_duration(pane)});"
+                f" {', '.join(broken)} is not"
             )
-        return tuple(sorted(set(windows)))
+        return ordered(labels)
+
+    @property
+    def kinds(self) -> tuple[Window, ...]:
+        """The windows, by calendar where they go by it."""
+        return tuple(window(label, self.zone, self.shifts) for label in self.windows)
+
+    @property
+    def pane_ns(self) -> int:
+        """The pane in use."""
+        return min(self.pane, *(kind.shortest_ns for kind in self.kinds))
+
+    @property
+    def grid_ns(self) -> tuple[int, ...]:
+        """Lengths of the windows that lie side by side on the grid."""
+        return tuple(k.length_ns for k in self.kinds if isinstance(k, Every))
 
 
 class Expect(BaseModel):
@@ -85,8 +139,8 @@ class Expect(BaseModel):
     """Name of a KPI; `beilun kpis` lists them."""
     asset: str | None = None
     """Glob over names (`dcm*`) or, with slashes, over whole paths; default: every asset."""
-    window: Literal["run"] | DurationNs = "run"
-    """Length of the windows that must hold it; `run` is the longest in use."""
+    window: ExpectedLabel = "run"
+    """The windows that must hold it, one of those in use; `run` is the longest side by side."""
     after: DurationNs | None = None
     """Virtual time a run must have lasted for this to be judged; a shorter one skips it."""
     op: Op
@@ -103,15 +157,6 @@ class Expect(BaseModel):
     def _is_known(cls, kpi: str, info: ValidationInfo) -> str:
         return _known("KPI", kpi, _context(info).get("kpis", ()))
 
-    @field_validator("window", mode="wrap")
-    @classmethod
-    def _one_message(cls, value: object, handler: ValidatorFunctionWrapHandler) -> object:
-        """Tell a wrong window once, not once per member of the union."""
-        try:
-            return handler(value)
-        except ValidationError:
-            raise ValueError(f"should be a positive duration or run, got {value!r}") from None
-
     @field_validator("value")
     @classmethod
     def _fits_op(cls, value: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
@@ -124,12 +169,7 @@ class Expect(BaseModel):
 
     def matches(self, path: str) -> bool:
         """Whether an asset path (`site/area/line/name`, roll-ups shorter) is meant."""
-        if self.asset is None:
-            return True
-        wanted, parts = self.asset.split("/"), path.split("/")
-        if len(wanted) == 1:
-            return fnmatch.fnmatchcase(parts[-1], wanted[0])
-        return len(wanted) == len(parts) and all(map(fnmatch.fnmatchcase, parts, wanted))
+        return self.asset is None or asset_matches(self.asset, path)
 
     def holds(self, measured: float) -> bool:
         """Whether a value meets it."""
@@ -195,6 +235,8 @@ class Scenario(BaseModel):
     """How the edge cuts time."""
     fault: Annotated[tuple[Fault, ...], Field(strict=False)] = ()
     """What goes wrong with the network, and when; `beilun faults` describes them."""
+    campus: Campus | None = None
+    """What may leave the campus; without this table nothing is counted and nothing withheld."""
     expect: Annotated[tuple[Expect, ...], Field(strict=False)] = ()
     """What must hold at the end."""
     tolerance: dict[str, Tolerance] = {}
@@ -227,14 +269,15 @@ class Scenario(BaseModel):
         return tolerance
 
     @model_validator(mode="after")
-    def _expects_windows_in_use(self) -> Self:
-        for number, expect in enumerate(self.expect, 1):
-            if expect.window != "run" and expect.window not in self.edge.windows:
-                used = ", ".join(map(format_duration, self.edge.windows))
-                raise ValueError(
-                    f"expect #{number}.window {format_duration(expect.window)} is not in"
-                    f" edge.windows ({used})"
-                )
+    def _names_windows_in_use(self) -> Self:
+        named = [(f"expect #{n}", each.window) for n, each in enumerate(self.expect, 1)]
+        if self.campus is not None:
+            out = enumerate(self.campus.summary, 1)
+            named += [(f"campus.summary #{n}", each.window) for n, each in out]
+        for where, label in named:
+            if label not in ("run", *self.edge.windows):
+                used = ", ".join(self.edge.windows)
+                raise ValueError(f"{where}.window {label} is not in edge.windows ({used})")
         return self
 
     def plant_file(self) -> Path | Traversable:

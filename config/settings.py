@@ -21,6 +21,8 @@ from config.units import format_duration
 FILE = "beilun.toml"
 RESERVED = frozenset({"BEILUN_REQUIRE_SERVERS"})
 """Variables of ours that are not settings."""
+LISTS = (("edge", "windows"), ("edge", "shifts"))
+"""Settings that are lists; a variable separates their items by commas."""
 HIDDEN = "••••"
 
 _MODEL = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
@@ -37,13 +39,23 @@ def _as_speed(value: object) -> object:
     return value if speed is None else speed
 
 
+def _is_address(text: str) -> bool:
+    address = urlsplit(text)
+    return address.scheme == "mqtt" and bool(address.hostname)
+
+
 def _as_url(value: object) -> object:
-    if isinstance(value, str) and value not in ("auto", "mosquitto", "embedded"):
-        address = urlsplit(value)
-        if address.scheme != "mqtt" or not address.hostname:
-            raise ValueError(
-                "should be auto, mosquitto, embedded, or an address like mqtt://localhost:1883"
-            )
+    own = ("auto", "mosquitto", "embedded")
+    if isinstance(value, str) and value not in own and not _is_address(value):
+        raise ValueError(
+            "should be auto, mosquitto, embedded, or an address like mqtt://localhost:1883"
+        )
+    return value
+
+
+def _as_feed_url(value: object) -> object:
+    if isinstance(value, str) and value and not _is_address(value):
+        raise ValueError("should be an address like mqtt://localhost:1883, or empty")
     return value
 
 
@@ -96,6 +108,15 @@ class Run(BaseModel):
     """Where recordings are written."""
 
 
+class Feed(BaseModel):
+    """Where final KPI rows are published for others to see."""
+
+    model_config = _MODEL
+
+    url: Annotated[str, BeforeValidator(_as_feed_url)] = ""
+    """`mqtt://[user:password@]host:port`; empty: nowhere. A scenario's `[campus]` may withhold."""
+
+
 class Log(BaseModel):
     """What is told on stderr."""
 
@@ -113,6 +134,7 @@ class Values(BaseModel):
     broker: Broker = Broker()
     run: Run = Run()
     edge: EdgeSettings = EdgeSettings()
+    feed: Feed = Feed()
     log: Log = Log()
 
 
@@ -146,6 +168,10 @@ class Settings:
     @property
     def edge(self) -> EdgeSettings:
         return self.values.edge
+
+    @property
+    def feed(self) -> Feed:
+        return self.values.feed
 
     @property
     def log(self) -> Log:
@@ -228,7 +254,8 @@ def nearest_file(folder: Path) -> Path | None:
 
 def flag_of(key: str) -> str:
     """How a setting is spelt as a flag of a verb."""
-    short = {"broker.url": "--broker", "run.speed": "--speed", "run.directory": "--directory"}
+    short = {"broker.url": "--broker", "run.speed": "--speed", "run.directory": "--directory",
+             "feed.url": "--summaries"}  # fmt: skip
     return short.get(key, "--" + key.replace(".", "-").replace("_", "-"))
 
 
@@ -258,7 +285,7 @@ def _from_environment(
             continue
         where = variables[variable]
         text = env[variable]
-        value: object = text.split(",") if where == ("edge", "windows") else text
+        value: object = text.split(",") if where in LISTS else text
         layers[where] = value, variable
 
 
@@ -296,7 +323,7 @@ def _shown(name: str, value: object, *, duration: bool) -> str:
         scheme, _, rest = value.partition("://")
         return f"{scheme}://{HIDDEN}@{rest.rpartition('@')[2]}"
     if isinstance(value, tuple):
-        return ", ".join(format_duration(length) for length in cast("tuple[int, ...]", value))
+        return ", ".join(cast("tuple[str, ...]", value))
     if duration and isinstance(value, int):
         return format_duration(value)
     if isinstance(value, float):

@@ -13,8 +13,9 @@ is away is sought for as long as the block lasts. What was written and not ackno
 connection was lost goes out again, so a row arrives at least once, and nothing is lost but what the
 counts of ``Fed`` name. The recording holds every row, delivered or not.
 
-A topic's retained message is the row of its latest window. An older window that is amended later
-goes out without being retained, or a newcomer would take the past for the present.
+A row whose window turned out never to have been (an order that ended earlier) comes again as
+``gone``. A topic's retained message is the row of its latest window. An older window that is
+amended later goes out without being retained, or a newcomer would take the past for the present.
 
 The design gives feeds to aiomqtt. This one goes by ``Session``, as telemetry does: it knows whom it
 is connected to before it sends anything, it is counted at the same one place, it comes back by
@@ -24,12 +25,13 @@ itself, and it needs neither a thread to connect nor a task a message.
 import asyncio
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import msgspec
 
+from config.windows import Order, Span, Window, labels_of
 from edge.rows import Row
 from edge.store import RowStore
 from ingest import topics
@@ -44,6 +46,8 @@ WAITING = 200_000
 Some 100 MB. A run at full speed gives its feed a turn only between two batches, a few dozen rows
 each: it needs room for most of the rows of a day, and delivers them at the end.
 """
+CALLED = 10_000
+"""Windows whose names are remembered."""
 IN_FLIGHT = 500
 """Rows written without a PUBACK; the broker may ask for fewer."""
 DRAIN_S = 60.0
@@ -77,15 +81,23 @@ class Feed:
     """Publishes rows on a session as far as it goes; see ``feeding``."""
 
     def __init__(
-        self, session: Session, allows: Callable[[Row], bool], *, most: int = WAITING
+        self,
+        session: Session,
+        allows: Callable[[Row, str], bool],
+        windows: Sequence[Window],
+        *,
+        most: int = WAITING,
     ) -> None:
         self._session = session
+        self._windows = tuple(windows)
         self._allows = allows
         self._most = most
         self._fed = Fed()
-        self._waiting: OrderedDict[Key, Row] = OrderedDict()
-        self._flying: deque[Row] = deque()
+        self._waiting: OrderedDict[Key, tuple[str, Row]] = OrderedDict()
+        """By window and key of the row."""
+        self._flying: deque[tuple[str, Row]] = deque()
         self._latest_ns: dict[str, int] = {}
+        self._called: dict[Span, list[str]] = {}
         self._moved = asyncio.Event()
         session.on_ready = self._on_ready
         session.on_puback = self._on_puback
@@ -110,16 +122,28 @@ class Feed:
     def offer(self, rows: Iterable[Row], revision: Callable[[Row], int]) -> None:
         """Feed what is allowed of some rows, each with its ``revision``; never waits."""
         for row in rows:
-            self._fed.offered += 1
-            if not self._allows(row):
-                self._fed.withheld += 1
-                continue
-            self._fed.replaced += row.key in self._waiting
-            self._waiting[row.key] = row._replace(revision=revision(row))
-            if len(self._waiting) > self._most:
-                self._waiting.popitem(last=False)
-                self._fed.dropped += 1
+            for window in self._labels(
+                Span(row.window_start_ns, row.window_start_ns + row.window_length_ns)
+            ):
+                self._fed.offered += 1
+                if not self._allows(row, window):
+                    self._fed.withheld += 1
+                    continue
+                key = (window, *row.key)
+                self._fed.replaced += key in self._waiting
+                self._waiting[key] = window, row._replace(revision=revision(row))
+                if len(self._waiting) > self._most:
+                    self._waiting.popitem(last=False)
+                    self._fed.dropped += 1
         self._write()
+
+    def _labels(self, span: Span) -> Sequence[str]:
+        """What the windows of a row are called; a row may be of several kinds."""
+        if span not in self._called:
+            if len(self._called) > CALLED:
+                self._called.clear()
+            self._called[span] = labels_of(self._windows, span) or [Order.label]
+        return self._called[span]
 
     async def drained(self) -> bool:
         """Wait until all is delivered: at most ``DRAIN_S``, and ``SILENCE_S`` for no answer."""
@@ -136,8 +160,8 @@ class Feed:
     def _write(self) -> None:
         most = min(IN_FLIGHT, self._session.receive_maximum)
         while self._waiting and len(self._flying) < most:
-            key, row = next(iter(self._waiting.items()))
-            topic = topics.kpi(row.asset, row.kpi, row.window_length_ns)
+            key, (window, row) = next(iter(self._waiting.items()))
+            topic = topics.kpi(row.asset, row.kpi, window)
             newest = row.window_start_ns >= self._latest_ns.get(topic, row.window_start_ns)
             if not self._session.publish(
                 topic, _payload(row), qos=1, retain=newest, traffic="summary"
@@ -146,7 +170,7 @@ class Feed:
             if newest:
                 self._latest_ns[topic] = row.window_start_ns
             del self._waiting[key]
-            self._flying.append(row)
+            self._flying.append((window, row))
 
     def _on_puback(self, taken: bool) -> None:
         # A broker acknowledges in the order it was written to (MQTT 4.6), so it is the oldest.
@@ -159,12 +183,13 @@ class Feed:
     def _on_ready(self) -> None:
         """Write again, in the old order, what the last connection did not see acknowledged."""
         while self._flying:
-            row = self._flying.pop()
-            if row.key in self._waiting:
+            window, row = self._flying.pop()
+            key = (window, *row.key)
+            if key in self._waiting:
                 self._fed.replaced += 1
             else:
-                self._waiting[row.key] = row
-                self._waiting.move_to_end(row.key, last=False)
+                self._waiting[key] = window, row
+                self._waiting.move_to_end(key, last=False)
         self._moved.set()
         self._write()
 
@@ -179,6 +204,7 @@ def _payload(row: Row) -> bytes:
             "revision": row.revision,
             "window_start_ns": row.window_start_ns,
             "window_length_ns": row.window_length_ns,
+            **({"gone": True} if row.gone else {}),
         }
     )
 
@@ -201,18 +227,19 @@ def storing(store: RowStore, feed: Feed | None) -> Callable[[list[Row]], None]:
 
 @asynccontextmanager
 async def feeding(
-    address: BrokerAddress | None, allows: Callable[[Row], bool]
+    address: BrokerAddress | None, allows: Callable[[Row, str], bool], windows: Sequence[Window]
 ) -> AsyncGenerator[Feed | None, None]:
     """Feed a broker while the block runs, wherever it is; without an address there is no feed.
 
-    Entering does not wait for the broker. Leaving waits for what is to be delivered, unless the
-    block failed; what does not get through in time stays counted as waiting.
+    ``windows`` are those in use, by which a topic names the windows of its rows; ``allows`` is
+    asked with that name. Entering does not wait for the broker. Leaving waits for what is to be
+    delivered, unless the block failed; what does not get through in time stays counted as waiting.
     """
     if address is None:
         yield None
         return
     session = Session(address, f"beilun-feed-{secrets.token_hex(4)}", may_leave=True)
-    feed = Feed(session, allows)
+    feed = Feed(session, allows, windows)
     async with sought(session):
         yield feed
         await feed.drained()

@@ -100,6 +100,8 @@ class Gate:
         if isinstance(message, Notice):
             return None
         last_ns = message.t_ns if isinstance(message, Birth) else int(message.t_ns[-1])
+        if message.meta.sent_ns is not None:
+            last_ns = max(last_ns, message.meta.sent_ns)
         if last_ns > message.meta.arrival_ns + self._policy.max_skew_ns:
             return "skewed"
         return None

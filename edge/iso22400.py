@@ -1,4 +1,16 @@
-"""PackML states to the time model of ISO 22400-2, in one table."""
+"""PackML states, modes and maintenance to the time model of ISO 22400-2, in one table.
+
+Every moment of planned busy time of which there is evidence lies in exactly one element:
+
+    PBT ─┬─ AUBT ─┬─ AUPT ─┬─ APT   produces
+         │        │        └─ AUST  is set up
+         │        └─ ADET           is delayed: stopped, blocked, starved, run by hand
+         ├─ ADOT                    is available and runs for nobody
+         └─ CMT, PMT, MT            is maintained: corrective, preventive, not said which
+"""
+
+from enum import IntEnum
+from typing import Final
 
 from ingest.packml import PackML
 
@@ -6,8 +18,36 @@ PRODUCTION = "APT"
 SETUP = "AUST"
 DELAY = "ADET"
 DOWN = "ADOT"
+CORRECTIVE = "CMT"
+PREVENTIVE = "PMT"
+MAINTAINED = "MT"
 
-ELEMENT: dict[PackML, str] = {
+
+class Mode(IntEnum):
+    """PackML unit modes on the wire; a unit that tells none is in production."""
+
+    PRODUCTION = 1
+    MAINTENANCE = 2
+    MANUAL = 3
+    SETUP = 4
+
+
+MAINTENANCE: dict[int, str] = {1: CORRECTIVE, 2: PREVENTIVE}
+"""Channel ``maintenance``; 0 is none. It goes before mode and state, with an order or without."""
+
+FAILED: Final = frozenset(
+    {
+        PackML.HOLDING,
+        PackML.HELD,
+        PackML.UNHOLDING,
+        PackML.ABORTING,
+        PackML.ABORTED,
+        PackML.CLEARING,
+    }
+)
+"""Stopped for an internal cause. A *failure event* is a change into these from outside."""
+
+_PRODUCTION: dict[int, str] = {
     PackML.EXECUTE: PRODUCTION,
     PackML.RESETTING: SETUP,
     PackML.STARTING: SETUP,
@@ -26,12 +66,29 @@ ELEMENT: dict[PackML, str] = {
     PackML.STOPPED: DOWN,
     PackML.COMPLETE: DOWN,
 }
-"""Where time in a state goes while an order is on the unit, within planned busy time. Without an
-order every state is ADOT: the unit is available and runs for nobody."""
+
+ELEMENT: dict[int, dict[int, str]] = {
+    Mode.PRODUCTION: _PRODUCTION,
+    # Run by hand it makes nothing that was planned: an interruption.
+    Mode.MANUAL: {s: DOWN if where == DOWN else DELAY for s, where in _PRODUCTION.items()},
+    # A machine that fails while it is set up is delayed, so that TBF and TTR do not overlap.
+    Mode.SETUP: {state: DELAY if state in FAILED else SETUP for state in _PRODUCTION},
+    Mode.MAINTENANCE: dict.fromkeys(_PRODUCTION, MAINTAINED),
+}
+"""By mode and state, where time goes while an order is on the unit, within planned busy time.
+Without an order every state is ADOT, but in mode maintenance: the unit is available and runs for
+nobody."""
 
 
-def element(state: int | None, order: int | None) -> str | None:
-    """The time element of a moment of planned busy time; ``None``: no evidence."""
+def element(
+    state: int | None, order: int | None, mode: int | None = None, maintenance: int | None = None
+) -> str | None:
+    """The time element of a moment of planned busy time; ``None``: no evidence, as of a state or
+    mode that has no place in the table. A mode not told is production, maintenance not told none.
+    """
+    if maintenance in MAINTENANCE:
+        return MAINTENANCE[maintenance]
     if state is None or order is None:
         return None
-    return ELEMENT[PackML(state)] if order else DOWN
+    found = ELEMENT.get(Mode.PRODUCTION if mode is None else mode, {}).get(state)
+    return DOWN if found is not None and found != MAINTAINED and order <= 0 else found

@@ -1,10 +1,14 @@
 """What a KPI is: metadata and a pure function of facts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 from edge.measures import Fact, Facts, Measure
+
+OBSERVERS = ("radio_cell", "slice", "device_group")
+"""Kinds of a network's own assets. They look at other assets' messages a second time, so they are
+never added up: a line, area or site holds each message once, by the device that sent it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +33,44 @@ class Kpi:
     measures: tuple[Measure, ...]
     value: Callable[[Facts], float | None]
     rolls_up: bool = False
-    """Whether it is also given for line, area and site."""
+    """Whether it is also given for line, area and site; never of ``OBSERVERS``."""
     pool: tuple[str, ...] = ()
     """Kinds that are added up in a roll-up; empty: all of ``kinds``. Factors of one product must
     pool the same machines, or the product does not hold for the group."""
+    limited: str = ""
+    """A channel for which an asset must have announced specification limits."""
+    bounds: tuple[float | None, float | None] | None = None
+    """Least and greatest value that consistent telemetry gives, ``None``: no bound. Left out: 0
+    to 1 for a share (unit ``1``), otherwise at least 0."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Every channel that goes into it, those it cannot do without first."""
+        read = (channel for measure in self.measures for channel in measure.channels)
+        return tuple(dict.fromkeys((*self.needs, *read)))
+
+    @property
+    def range(self) -> tuple[float | None, float | None]:
+        """Least and greatest value that consistent telemetry gives; ``None``: no bound."""
+        if self.bounds is not None:
+            return self.bounds
+        return (0.0, 1.0 if self.unit == "1" else None)
 
     @property
     def pooled(self) -> tuple[str, ...]:
         """Kinds that are added up in a roll-up; empty: any."""
         return self.pool or self.kinds
 
-    def applies(self, kind: str, channels: Mapping[str, str]) -> bool:
-        """Whether an asset of this kind, with these channels, has this KPI."""
+    def pools(self, kind: str) -> bool:
+        """Whether an asset of this kind, which has this KPI, is added up in its roll-ups."""
+        if not self.rolls_up or kind in OBSERVERS:
+            return False
+        return not self.pooled or kind in self.pooled
+
+    def applies(self, kind: str, channels: Mapping[str, str], limits: Collection[str] = ()) -> bool:
+        """Whether an asset of this kind, with these channels, some with limits, has this KPI."""
+        if self.limited and self.limited not in limits:
+            return False
         return (not self.kinds or kind in self.kinds) and all(n in channels for n in self.needs)
 
 
@@ -60,7 +90,8 @@ def ratio(over: int | None, under: int | None, scale: Fraction | int = 1) -> flo
     """``over / under * scale``, rounded once; ``None`` without evidence or over nothing."""
     if over is None or not under:
         return None
-    return float(Fraction(over, under) * scale)
+    # The quotient of two integers is rounded once, correctly, however large they are.
+    return over * scale.numerator / (under * scale.denominator)
 
 
 def quantile(histogram: Mapping[int, int], share: float) -> int | None:

@@ -1,8 +1,10 @@
 """What an edge is told: panes, windows, how late is late. Part of a recording's header."""
 
+import math
 from dataclasses import dataclass
 
 from config.units import NS_PER_S
+from config.windows import Every, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,14 +17,23 @@ class Policy:
     """
 
     pane_ns: int = 10 * NS_PER_S
-    windows_ns: tuple[int, ...] = (60 * NS_PER_S, 3_600 * NS_PER_S, 28_800 * NS_PER_S)
+    windows: tuple[Window, ...] = (
+        Every(60 * NS_PER_S),
+        Every(3_600 * NS_PER_S),
+        Every(28_800 * NS_PER_S),
+    )
     lateness_ns: int = 2 * NS_PER_S
     retention_ns: int = 86_400 * NS_PER_S
     max_skew_ns: int = 5 * NS_PER_S
 
     def __post_init__(self) -> None:
-        if any(length % self.pane_ns for length in self.windows_ns):
+        if any(window.grain_ns % self.pane_ns for window in self.windows):
             raise ValueError("every window must be a multiple of the pane")
+
+    @property
+    def block_ns(self) -> int:
+        """What every window is made of: the greatest length that divides them all."""
+        return math.gcd(*(window.grain_ns for window in self.windows))
 
     def late(self, t_ns: int, arrival_ns: int) -> bool:
         """Whether a sample came after its pane was closed."""

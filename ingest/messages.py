@@ -54,13 +54,19 @@ class Meta:
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """An asset announces itself: its kind, and the unit of each channel it will ever send."""
+    """An asset announces itself: its kind, and the unit of each channel it will ever send.
+
+    ``limits`` are the lower and the upper specification limit of channels that have both.
+    """
 
     asset: Asset
     kind: str
     t_ns: int
     channels: Mapping[str, str]
     meta: Meta
+    limits: Mapping[str, tuple[float, float]] = field(
+        default_factory=dict[str, tuple[float, float]]
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 import re
 
-from config.units import format_duration
 from ingest.messages import Asset
 
 ROOT = "beilun/v1"
@@ -62,13 +61,14 @@ def probe(session: str) -> str:
     return f"{ROOT}/{LINK}/{session}/probe"
 
 
-def kpi(asset: Asset, name: str, window_length_ns: int) -> str:
-    """Where a KPI feed publishes the rows of one KPI, asset and length of windows.
+def kpi(asset: Asset, name: str, window: str) -> str:
+    """Where a KPI feed publishes the rows of one KPI, asset and kind of windows (`1h`, `shift`).
 
     Every level is there, also of a roll-up: those below it are ``-``, which no asset can be called.
     So a topic means one series only, and ``beilun/v1/+/+/+/+/kpi/oee/1h`` is all of a KPI.
+    A sliding window, ``1h/5m``, is the level ``1h-5m``.
     """
-    return f"{of(asset, 'kpi')}/{name}/{format_duration(window_length_ns)}"
+    return f"{of(asset, 'kpi')}/{name}/{window.replace('/', '-')}"
 
 
 SUBSCRIPTIONS = (

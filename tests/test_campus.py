@@ -28,6 +28,7 @@ from config.errors import ConfigError, Exit
 from config.globs import asset_matches
 from config.scenario import Expect, find_scenario
 from config.units import NS_PER_S, format_duration
+from config.windows import Every
 from edge import feed as feed_module
 from edge.feed import Feed, feeding
 from edge.rows import ALL, Row
@@ -46,6 +47,7 @@ AWAY = "127.0.0.2"
 HERE = [ip_network("127.0.0.1/32")]
 TIMEOUT_S = 30.0
 WINDOW_NS = 60 * NS_PER_S
+WINDOWS = (Every(WINDOW_NS),)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
 
@@ -177,19 +179,19 @@ PATHS = st.lists(st.sampled_from(["a", "ab", "b"]), min_size=1, max_size=4).map(
 @given(glob=GLOBS, path=PATHS)
 def test_an_asset_means_the_same_to_an_expectation_and_to_a_summary(glob: str, path: str) -> None:
     expect = Expect(kpi="oee", asset=glob, op=">=", value=(0.0,))
-    summary = Summary(kpi="oee", asset=glob, window=WINDOW_NS)
-    assert expect.matches(path) == summary.allows("oee", path, WINDOW_NS)
+    summary = Summary(kpi="oee", asset=glob, window="1m")
+    assert expect.matches(path) == summary.allows("oee", path, "1m")
     assert expect.matches(path) == asset_matches(glob, path)
-    assert not summary.allows("oee", path, 2 * WINDOW_NS)
-    assert not summary.allows("output", path, WINDOW_NS)
+    assert not summary.allows("oee", path, "2m")
+    assert not summary.allows("output", path, "1m")
 
 
 def test_what_is_not_named_stays_inside_and_without_the_ban_nothing_is_withheld() -> None:
-    named = Summary(kpi="o*", asset="casting", window=WINDOW_NS)
+    named = Summary(kpi="o*", asset="casting", window="1m")
     one = Campus(summary=(named,))
-    assert one.allows("oee", "ningbo/casting", WINDOW_NS)
-    assert not one.allows("oee", "ningbo/casting/line1", WINDOW_NS)
-    assert not Campus().allows("oee", "ningbo/casting", WINDOW_NS)
+    assert one.allows("oee", "ningbo/casting", "1m")
+    assert not one.allows("oee", "ningbo/casting/line1", "1m")
+    assert not Campus().allows("oee", "ningbo/casting", "1m")
     assert Campus(only=False, summary=(named,)).allows("wip", "ningbo", 1)
 
 
@@ -377,7 +379,7 @@ SERIES = st.tuples(
 def topic_of(series: Any) -> str:
     levels, depth, name, window_s = series
     asset = Asset(*levels[:depth], *[ALL] * (4 - depth))
-    return topics.kpi(asset, name, window_s * NS_PER_S)
+    return topics.kpi(asset, name, format_duration(window_s * NS_PER_S))
 
 
 @given(SERIES, SERIES)
@@ -434,7 +436,7 @@ class Wire(Session):
 
 def test_the_oldest_go_out_first_and_are_the_first_to_be_dropped() -> None:
     wire = Wire()
-    feed = Feed(wire, lambda _: True, most=4)
+    feed = Feed(wire, lambda *_: True, WINDOWS, most=4)
     feed.offer([row(window=window) for window in range(6)], lambda _: 0)
     assert (feed.fed.dropped, feed.fed.waiting) == (2, 4)
     wire.come()
@@ -460,7 +462,7 @@ STEPS = st.lists(
 @given(steps=STEPS, most=st.integers(1, 6))
 def test_every_row_offered_is_somewhere(steps: list[Any], most: int) -> None:
     wire = Wire()
-    feed = Feed(wire, lambda offered: offered.asset.name != "dcm03", most=most)
+    feed = Feed(wire, lambda offered, _: offered.asset.name != "dcm03", WINDOWS, most=most)
     last: dict[tuple[str, int], int] = {}
     for number, (what, *args) in enumerate(steps):
         if what == "offer":
@@ -510,7 +512,7 @@ def test_a_broker_that_goes_and_comes_loses_no_row(
 
     async def test() -> None:
         address = BrokerAddress(AWAY, port)
-        async with feeding(address, lambda _: True) as feed:
+        async with feeding(address, lambda *_: True, WINDOWS) as feed:
             assert feed is not None
             feed.offer([row(name) for name in names[:100]], lambda _: 0)  # nobody is there yet
             assert feed.fed.waiting == 100
@@ -538,7 +540,9 @@ def test_an_absent_broker_delays_the_end_no_longer_than_said(
     async def test() -> None:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        async with feeding(BrokerAddress("127.0.0.1", free_port()), lambda _: True) as feed:
+        async with feeding(
+            BrokerAddress("127.0.0.1", free_port()), lambda *_: True, WINDOWS
+        ) as feed:
             assert feed is not None
             feed.offer([row()], lambda _: 0)
         assert 0.3 <= loop.time() - began_s < 3.0
@@ -556,7 +560,7 @@ def test_rows_a_broker_refuses_are_not_called_delivered(tmp_path: Path) -> None:
 
     async def test() -> None:
         with mosquitto(tmp_path / "strict", "127.0.0.1", more=f"acl_file {rules}\n") as address:
-            async with feeding(address, lambda _: True) as feed:
+            async with feeding(address, lambda *_: True, WINDOWS) as feed:
                 assert feed is not None
                 feed.offer([row("dcm01"), row("dcm02"), row("dcm01", window=1)], lambda _: 0)
                 assert await feed.drained()

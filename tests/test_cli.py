@@ -248,6 +248,7 @@ class TestConfig:
         files = sorted(folder.rglob("*.toml"))
         assert main(["config", "check", *map(str, files)]) == 0
         kinds = {"scenarios": "scenario", "plants": "plant", "networks": "network profile",
+                 "layouts": "layout",
                  "mappings": "mapping"}  # fmt: skip
         for line, path in zip(capsys.readouterr().out.splitlines(), files, strict=True):
             assert line.endswith(f"({kinds[path.parent.name]})")

@@ -1,4 +1,7 @@
-"""The engine against clocks that are wrong, and against silence."""
+"""The engine against clocks that are wrong, against silence, and with a network's own assets."""
+
+import json
+import math
 
 import numpy as np
 import pytest
@@ -6,7 +9,10 @@ import pytest
 from edge import kpis
 from edge.engine import Engine
 from edge.policy import Policy
-from edge.rows import Row
+from edge.rows import ALL, Row
+from ingest.bins import bin_of
+from ingest.codecs import Unusable
+from ingest.codecs.uns import Uns
 from ingest.messages import (
     Asset,
     Batch,
@@ -139,3 +145,146 @@ def test_a_simulations_progress_does_not_stop_a_foreign_edge() -> None:
     feed.say(Tick(NOW + 90 * S))
     assert feed.engine.watermark_ns == NOW + 90 * S
     assert {row.window_start_ns for row in feed.rows.values()} == {NOW}
+
+
+# A network's own assets
+
+SLICE, CELL = Asset("s", "network", "slices", "urllc"), Asset("s", "network", "cells", "c1")
+HOPS = ("endpoint", "radio", "core", "transport")
+SEEN = {"bin": "1", "count": "1", "down": "1", "hop_messages": "1"} | {
+    f"hop_{hop}_ns": "ns" for hop in HOPS
+}
+MISSES = {"uplink_misses": "1", "downlink_misses": "1"}
+BLANK = math.nan
+BIN = int(bin_of(np.array([5_000_000]))[0])
+
+
+def linked(feed: Feed, asset: Asset, rows: int, arrival_ns: int, **columns: list[float]) -> None:
+    """A ``link`` message of some rows, all of the pane that begins now."""
+    channels = {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
+    times = np.full(rows, NOW, dtype=np.int64)
+    feed.say(Batch(asset, "link", times, channels, feed.meta(arrival_ns, asset)))
+
+
+def announced(feed: Feed, asset: Asset, kind: str, channels: dict[str, str]) -> None:
+    feed.say(Birth(asset, kind, NOW, channels, feed.meta(NOW, asset)))
+
+
+def value(feed: Feed, asset: Asset, kpi: str) -> float | None:
+    return feed.rows[asset, kpi, 60 * S, NOW].value
+
+
+def over(feed: Feed) -> None:
+    feed.progress(NOW + 120 * S, end=True)
+    feed.keep(feed.engine.finish())
+
+
+def network() -> Feed:
+    """Four heartbeats of a machine and one of its messages, seen by a slice and a cell too."""
+    feed = Feed()
+    announced(feed, ASSET, "casting_cell", CHANNELS | MISSES)
+    for asset, kind in ((SLICE, "slice"), (CELL, "radio_cell")):
+        announced(feed, asset, kind, SEEN)
+    feed.parts([NOW, NOW + S], NOW + S)
+    nothing = [BLANK, BLANK]
+    linked(
+        feed, ASSET, 2, NOW + 10 * S,
+        bin=[BIN, BIN + 700], count=[3, 1], down=[0, 1],
+        uplink_misses=[BLANK, 0], downlink_misses=[BLANK, 1],
+    )  # fmt: skip
+    for asset in (SLICE, CELL):
+        linked(
+            feed, asset, 3, NOW + 10 * S,
+            bin=[0, BIN, BIN + 700], count=[1, 3, 1], down=[0, 0, 1], hop_messages=[*nothing, 5],
+            hop_endpoint_ns=[*nothing, 10**15 + 1], hop_radio_ns=[*nothing, 20_000_001],
+            hop_core_ns=[*nothing, 0], hop_transport_ns=[BLANK, 9e12, 1],
+        )  # fmt: skip
+    over(feed)
+    return feed
+
+
+def test_each_message_is_in_a_roll_up_once() -> None:
+    """By the device that sent it; what a cell or a slice sees of it is apart."""
+    feed = network()
+    site = Asset("s", ALL, ALL, ALL)
+    # The machine's: three heartbeats within 10 ms and one beyond, and two messages of its own.
+    assert value(feed, site, "within_10ms") == value(feed, ASSET, "within_10ms") == 5 / 6
+    assert {row.asset for row in feed.rows.values() if row.asset.area == "network"} == {
+        SLICE, CELL,
+    }  # fmt: skip
+    assert not any(row.kpi in ("radio_delay", "messages") for row in feed.rows.values()
+                   if row.asset == site)  # fmt: skip
+    assert feed.rows[site, "within_10ms", 60 * S, NOW].n == 4  # samples and rows of the machine
+
+
+def test_a_report_on_the_network_is_none_of_the_messages_it_tells_of() -> None:
+    feed = network()
+    for asset in (SLICE, CELL):
+        assert value(feed, asset, "within_10ms") == 4 / 5
+        assert value(feed, asset, "messages") == 5
+        assert value(feed, asset, "clock_skew") is not None  # of the monitor
+
+
+def test_the_time_in_a_hop_is_an_exact_sum_divided_once() -> None:
+    feed = network()
+    assert value(feed, SLICE, "endpoint_delay") == (10**15 + 1) / (5 * 10**6)
+    assert value(feed, SLICE, "radio_delay") == 20_000_001 / (5 * 10**6)
+    assert value(feed, SLICE, "core_delay") == 0
+    assert value(feed, SLICE, "transport_delay") == (9 * 10**12 + 1) / (5 * 10**6)
+    assert (ASSET, "radio_delay", 60 * S, NOW) not in feed.rows
+
+
+def test_misses_stand_in_any_stream_beside_blanks() -> None:
+    assert value(network(), ASSET, "misses_in_a_row") == 1
+    feed = Feed()
+    announced(feed, ASSET, "casting_cell", CHANNELS | MISSES)
+    linked(
+        feed, ASSET, 1, NOW + 10 * S, bin=[BLANK], count=[BLANK], down=[BLANK],
+        uplink_misses=[7], downlink_misses=[BLANK],
+    )  # fmt: skip
+    over(feed)
+    assert value(feed, ASSET, "misses_in_a_row") == 7
+    assert value(feed, ASSET, "delay_p999") is not None  # of the message itself
+    assert value(feed, ASSET, "within_10ms") == 1
+    assert feed.rows[ASSET, "misses_in_a_row", 60 * S, NOW].n == 1
+
+
+@pytest.mark.parametrize(("bin_", "count"), [(9e12, 1), (-9e12, 1), (BIN, 0), (BIN, -3)])
+def test_what_no_stamps_can_give_is_no_delay(bin_: float, count: float) -> None:
+    feed = Feed()
+    announced(feed, SLICE, "slice", SEEN)
+    linked(feed, SLICE, 1, NOW + 10 * S, bin=[bin_], count=[count], hop_messages=[1])
+    over(feed)
+    assert value(feed, SLICE, "delay_p50") is None
+
+
+def said(**columns: list[float | None]) -> list[Message]:
+    n = len(next(iter(columns.values())))
+    document = {"t_ns": NOW, "after_ns": [0] * n, "ch": columns}
+    topic = "beilun/v1/s/network/slices/urllc/link"
+    return list(Uns().decode(Envelope("uns", topic, NOW, json.dumps(document).encode())))
+
+
+def test_sums_of_nanoseconds_cross_the_wire_exactly() -> None:
+    [batch] = said(bin=[3, None], hop_radio_ns=[None, 10**15 + 1])
+    assert isinstance(batch, Batch)
+    assert batch.channels["hop_radio_ns"][1] == 10**15 + 1
+    assert np.isnan(batch.channels["bin"][1])
+
+
+@pytest.mark.parametrize("columns", [{"count": [10**13]}, {"hop_radio_ns": [10**16]}])
+def test_what_is_too_large_to_add_up_is_refused(columns: dict[str, list[float | None]]) -> None:
+    with pytest.raises(Unusable):
+        said(**columns)
+
+
+def test_a_message_sent_after_it_arrived_is_read() -> None:
+    """By its stamps: the sender's clock is ahead."""
+    stamps = {
+        "run": "r", "conn": "c", "cseq": 1, "boot": 1, "seq": 1, "sent_ns": NOW + 3 * S,
+        "arrival_ns": NOW,
+    }  # fmt: skip
+    payload = json.dumps({"t_ns": NOW, "ch": {"x": [1]}, "x_beilun": stamps}).encode()
+    [batch] = Uns().decode(Envelope("uns", "beilun/v1/s/a/l/m1/process", NOW, payload))
+    assert isinstance(batch, Batch)
+    assert (batch.meta.sent_ns, batch.meta.arrival_ns) == (NOW + 3 * S, NOW)

@@ -176,15 +176,18 @@ class TestSettings:
             "BEILUN_RUN__DIRECTORY": "out",
             "BEILUN_EDGE__PANE": "5s",
             "BEILUN_EDGE__WINDOWS": "1m,10m",
+            "BEILUN_EDGE__ZONE": "UTC",
+            "BEILUN_EDGE__SHIFTS": "08:00-16:00,16:00",
             "BEILUN_EDGE__LATENESS": "1s",
             "BEILUN_EDGE__RETENTION": "1h",
             "BEILUN_EDGE__MAX_SKEW": "1s",
+            "BEILUN_FEED__URL": "mqtt://localhost:1884",
             "BEILUN_LOG__LEVEL": "debug",
         }
         got = settings.load(env=env, folder=tmp_path)
         assert {setting.origin for setting in got.show()} == set(env)
         assert got.run.speed == 60.0
-        assert got.edge.windows == (60 * NS_PER_S, 600 * NS_PER_S)
+        assert got.edge.windows == ("1m", "10m")
 
     def test_all_wrong_variables_are_told_at_once(self, tmp_path):
         env = {

@@ -6,10 +6,10 @@ from xml.etree import ElementTree
 import pytest
 
 from beilun import verdict
-from beilun.verdict import judge
 from config.errors import Exit
 from config.scenario import Expect
 from config.units import NS_PER_S
+from edge.policy import Policy
 from edge.rows import Row
 from ingest.messages import Asset
 
@@ -25,6 +25,10 @@ def row(asset: Asset, kpi: str, value: float | None, hour: int = 0, hours: int =
 
 def expect(kpi: str = "oee", op: str = ">=", value: object = 0.6, **more: object) -> Expect:
     return Expect.model_validate({"kpi": kpi, "op": op, "value": value, **more})
+
+
+def judge(expectations: list[Expect], rows: list[Row]) -> list[verdict.Verdict]:
+    return verdict.judge(expectations, rows, Policy().windows)
 
 
 def test_one_verdict_per_asset_as_the_style_shows_it():

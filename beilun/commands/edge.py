@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from beilun import console, report
+from beilun import campus, console, report, verdict
 from beilun.composing import (
     Stop,
     address_of,
@@ -16,6 +16,7 @@ from beilun.composing import (
     scenario_of,
     versions,
 )
+from beilun.link_report import without_observers
 from config import settings as layers
 from config.errors import Exit, RecordingError, UsageError
 
@@ -28,6 +29,9 @@ def command(
     once: Annotated[bool, typer.Option(help="End when every connection has ended.")] = False,
     run: Annotated[str, typer.Option(help="The run to listen to; default: the first heard.")] = "",
     scenario: Annotated[str, typer.Option(help="Panes and windows of this scenario.")] = "",
+    summaries: Annotated[
+        str | None, typer.Option(help="Feed final KPI rows to mqtt://host:port.")
+    ] = None,
     mapping: Annotated[
         str, typer.Option("--map", help="Mapping of foreign MQTT JSON, shipped or a file.")
     ] = "",
@@ -36,16 +40,19 @@ def command(
     import json
 
     from config.mapping import find_mapping
-    from edge.pipeline import Pipeline
+    from edge.feed import Feed, feeding, storing
+    from edge.pipeline import Ending, Pipeline
     from edge.serve import Serving, serve
     from edge.store import RowStore
     from ingest import topics
+    from ingest.boundary import guarding, sent, side
+    from ingest.broker import BrokerAddress
     from ingest.codecs.mapped import Mapped
     from ingest.decode import Decoder
     from ingest.recording import Recording
 
     chosen = scenario_of(scenario) if scenario else None
-    effective = layers.load(chosen, flags={"broker.url": broker})
+    effective = layers.load(chosen, flags={"broker.url": broker, "feed.url": summaries})
     if effective.broker.own_kind is not None:
         raise UsageError(
             "name the broker to listen to",
@@ -55,20 +62,26 @@ def command(
     if output is not None and output.exists():
         _continues(output, run)
     path = output or effective.run.directory / f"edge-{new_run()}.beilun"
-    with Recording.create(path) as recording:
+    fed_to = BrokerAddress.parse(effective.feed.url) if effective.feed.url else None
+    fence = None if chosen is None else chosen.campus
+    with guarding(fence) as boundary, Recording.create(path) as recording:
         store = RowStore(recording)
         store.prepare()
         decoder = Decoder([mapped] if mapped else [])
 
-        def start(found: str | None) -> Pipeline:
+        def start(found: str | None, feed: Feed | None) -> Pipeline:
             header = {"edge": edge_header(effective.edge), "versions": json.dumps(versions())}
             if found is not None:
                 header["run"] = found
             if mapped is not None:
                 header["mapping"] = mapped.source
             recording.set_meta({"source": "live", **header})
+            if recording.meta("finished") is not None:
+                # An early end closed windows that later messages may move; rows come again anyway.
+                store.clear()
             recording.drop_meta("finished", "digest")
-            pipeline = Pipeline(recording, decoder, policy_of(effective.edge), found, store.write)
+            write = storing(store, feed)
+            pipeline = Pipeline(recording, decoder, policy_of(effective.edge), found, write)
             pipeline.resume()
             console.note(f"run {found or 'of foreign publishers'}, recording to {path}")
             return pipeline
@@ -77,34 +90,44 @@ def command(
         stop = Stop()
         known = run or recording.meta("run")
 
-        async def main() -> None:
+        async def main() -> tuple[Ending | None, Feed | None]:
             stop.listen()
-            await serve(
-                address_of(effective.broker),
-                [*topics.SUBSCRIPTIONS, *(mapped.topics() if mapped else ())],
-                start,
-                run=known,
-                once=once,
-                stop=stop.event,
-                serving=serving,
-                foreign=mapped is not None and known is None,
-            )
+            async with feeding(fed_to, campus.allowance(fence), effective.edge.kinds) as feed:
+                await serve(
+                    address_of(effective.broker),
+                    [*topics.SUBSCRIPTIONS, *(mapped.topics() if mapped else ())],
+                    lambda found: start(found, feed),
+                    run=known,
+                    once=once,
+                    stop=stop.event,
+                    serving=serving,
+                    foreign=mapped is not None and known is None,
+                )
+                heard = serving.pipeline
+                return None if heard is None else heard.conclude(store), feed
 
         console.note(f"listening to {address_of(effective.broker)}. Ctrl-C stops and reports.")
-        asyncio.run(main())
+        ending, feed = asyncio.run(main())
         pipeline = serving.pipeline
-        if pipeline is None:
+        if pipeline is None or ending is None:
             console.note("nothing was heard")
             return Exit.OK
-        ending = pipeline.conclude(store)
-        report.show_tables(report.run_rows(ending.rows))
+        report.show_tables(without_observers(report.run_rows(ending.rows, effective.edge.kinds)))
         report.note_silence(pipeline.engine)
         console.out(
             *report.ledger_lines(ending.account), f"digest {ending.digest}", f"wrote {path}"
         )
+        if feed is not None:
+            console.out(*report.feed_lines(feed))
+        kept = Exit.OK
+        if boundary is not None and fence is not None:
+            recording.set_entries(side("edge"), boundary.entries())
+            counts = sent("edge", boundary.entries())
+            console.out(*campus.lines(fence, counts))
+            kept = verdict.exit_code(campus.judge(fence, counts, ["edge"]))
         if stop.interrupted:
             return Exit.INTERRUPTED
-        return Exit.OK if ending.account.closes else Exit.FAILED
+        return kept if ending.account.closes else Exit.FAILED
 
 
 def _continues(path: Path, run: str) -> None:

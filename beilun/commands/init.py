@@ -121,7 +121,7 @@ def _settings_lines() -> Iterator[str]:
             yield f"\n[{section}]"
         yield f"# {setting.doc}"
         value = setting.value
-        if name == "windows":
+        if name in ("windows", "shifts"):
             value = "[" + ", ".join(f'"{each}"' for each in value.split(", ")) + "]"
         elif name == "password_file":
             value = '"/run/secrets/broker"'

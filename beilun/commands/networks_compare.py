@@ -11,7 +11,9 @@ from beilun.composing import scenario_of
 from beilun.offline import Outcome, run_offline
 from beilun.verdict import asset_path
 from config.errors import Exit
+from config.windows import Window, longest
 from edge import kpis
+from edge.rows import rows_in
 from ingest.messages import Asset
 
 Key = tuple[Asset, str]
@@ -32,7 +34,8 @@ def command(
         chosen = scenario_of(scenario, seed=seed, length=length, network=network)
         console.note(f"{chosen.name} over {network} ...")
         with tempfile.TemporaryDirectory(prefix="beilun-") as folder:
-            outcomes.append(_last(run_offline(chosen, Path(folder) / "a.beilun")))
+            outcome = run_offline(chosen, Path(folder) / "a.beilun")
+            outcomes.append(_last(outcome, longest(chosen.edge.kinds)))
     (rows_a, true_a), (rows_b, true_b) = outcomes
     known = kpis.load()
     lines = [
@@ -58,23 +61,19 @@ def command(
     return Exit.OK
 
 
-def _last(outcome: Outcome) -> tuple[dict[Key, float | None], dict[Key, float | None]]:
-    """Rows of the longest window, the last of each, and the truth of the same windows."""
-    rows = outcome.ending.rows
-    longest = max(row.window_length_ns for row in rows)
-    last = {
-        (row.asset, row.kpi): row
-        for row in sorted(rows, key=lambda row: row.window_start_ns)
-        if row.window_length_ns == longest
-    }
-    true = {
-        (t.asset, t.kpi, t.window_start_ns): t.value
-        for t in outcome.truth
-        if t.window_length_ns == longest
-    }
+def _last(
+    outcome: Outcome, kind: Window
+) -> tuple[dict[Key, float | None], dict[Key, float | None]]:
+    """Rows of one kind of windows, the last of each, and the truth of the same windows."""
+    rows = rows_in(outcome.ending.rows, kind)
+    last = {(row.asset, row.kpi): row for row in sorted(rows, key=lambda row: row.window_start_ns)}
+    true = {t[:4]: t.value for t in outcome.truth}
     return (
         {key: row.value for key, row in last.items()},
-        {k: true.get(("/".join(k[0]), k[1], row.window_start_ns)) for k, row in last.items()},
+        {
+            key: true.get(("/".join(key[0]), key[1], row.window_start_ns, row.window_length_ns))
+            for key, row in last.items()
+        },
     )
 
 

@@ -97,7 +97,7 @@ def scenarios(name: Name = "", as_json: Json = False) -> None:
             "length": format_duration(scenario.length),
             "edge": {
                 "pane": format_duration(scenario.edge.pane),
-                "windows": ", ".join(map(format_duration, scenario.edge.windows)),
+                "windows": ", ".join(scenario.edge.windows),
                 "lateness": format_duration(scenario.edge.lateness),
                 "retention": format_duration(scenario.edge.retention),
                 "max_skew": format_duration(scenario.edge.max_skew),

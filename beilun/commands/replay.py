@@ -10,10 +10,9 @@ from beilun import compare, console, report, verdict
 from beilun.composing import recorded_policy, recorded_scenario, versions
 from config.errors import Exit, RecordingError
 from edge.pipeline import Pipeline
-from edge.rows import Row, digest
+from edge.rows import Row, digest, last_rows
 from ingest.codecs import Codec
 from ingest.decode import Decoder
-from ingest.messages import Asset
 from ingest.recording import Recording
 
 
@@ -40,19 +39,20 @@ def command(
         kept = None if salvage else recording.meta("digest")
         made_here = recording.meta_json("versions") == versions()
         account = pipeline.account()
+        windows = recorded_policy(recording).windows
     fingerprint = digest(rows)
     if golden is not None:
         verdict.write(golden, compare.golden(rows, versions(), fingerprint))
     if as_json and against is None:
         console.ndjson(report.as_json(row) for row in rows)
     elif not as_json:
-        report.show_tables(report.run_rows(rows))
+        report.show_tables(report.run_rows(rows, windows))
         console.out("Ledger", *report.ledger_lines(account), "")
     if kept is not None and against is None:
         same = "the same as" if kept == fingerprint else "NOT the same as"
         console.note(f"{same} when it was recorded ({kept[:12]})")
     if against is None:
-        verdicts = verdict.judge(expected, rows, ran_ns=pipeline.engine.covered_ns)
+        verdicts = verdict.judge(expected, rows, windows, ran_ns=pipeline.engine.covered_ns)
         if verdicts and not as_json:
             console.out("Expectations", *verdict.lines(verdicts), "")
         if junit is not None:
@@ -86,20 +86,16 @@ def _tell(expect: Path | None, moved: list[compare.Moved], how: str, count: int)
 
 def replay(recording: Recording, *, salvage: bool = False) -> tuple[list[Row], Pipeline]:
     """The last revision of every row a recording's journal gives, and the pipeline they left."""
-    rows: dict[tuple[Asset, str, int, int], Row] = {}
-
-    def keep(found: list[Row]) -> None:
-        for row in found:
-            rows[row.key] = row
-
+    out: list[Row] = []
     run = recording.meta("run") if recording.meta("source") in ("simulated", "live") else None
     decoder = Decoder(_codecs(recording))
-    pipeline = Pipeline(recording, decoder, recorded_policy(recording), run, keep)
+    pipeline = Pipeline(recording, decoder, recorded_policy(recording), run, out.extend)
     pipeline.resume(salvage=salvage)
     pipeline.finish()
+    rows = list(last_rows(out).values())
     if not rows:
         raise RecordingError("holds nothing that makes a KPI", at=str(recording.path))
-    return list(rows.values()), pipeline
+    return rows, pipeline
 
 
 def _codecs(recording: Recording) -> list[Codec]:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from beilun import console, report, verdict
+from beilun import campus, console, report, verdict
 from beilun.composing import (
     Stop,
     address_of,
@@ -24,16 +24,21 @@ from beilun.composing import (
     scenario_of,
     settle,
 )
+from beilun.link_report import link_lines, without_observers
+from beilun.upsets import upset
 from config import settings as layers
 from config.errors import BeilunError, Exit, UnreachableError
 from config.scenario import Scenario
 from config.settings import Settings
 from config.units import NS_PER_S, format_duration
+from edge.feed import Feed, feeding, storing
 from edge.pipeline import Ending, Pipeline
+from edge.policy import Policy
 from edge.rows import Row
 from edge.serve import Serving, serve
 from edge.store import RowStore
 from ingest import topics
+from ingest.boundary import guarding, side
 from ingest.broker import Broker, BrokerAddress, running_broker
 from ingest.decode import Decoder
 from ingest.recording import Recording
@@ -41,6 +46,8 @@ from simulator.plant import load_plant
 
 GRACE_S = 20.0
 """How long a stopped factory may take to end in good order."""
+HALVES = ("simulator", "edge")
+"""Who sends anything in a run, each from a process of its own."""
 
 
 def command(
@@ -53,6 +60,12 @@ def command(
     length: Annotated[str | None, typer.Option("--for", help="Virtual time, like 10m.")] = None,
     seed: Annotated[int | None, typer.Option(help="Start of every random stream.")] = None,
     network: Annotated[str | None, typer.Option(help="Profile of the radio.")] = None,
+    summaries: Annotated[
+        str | None, typer.Option(help="Feed final KPI rows to mqtt://host:port.")
+    ] = None,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Keep every message's way over the link, for `explain`.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The recording; default in runs/.")
     ] = None,
@@ -62,7 +75,9 @@ def command(
 ) -> Exit:
     """Run a scenario from machine to KPI, record it, and say whether it met its expectations."""
     chosen = scenario_of(scenario, seed=seed, length=length, network=network)
-    effective = layers.load(chosen, flags={"broker.url": broker, "run.speed": speed})
+    effective = layers.load(
+        chosen, flags={"broker.url": broker, "run.speed": speed, "feed.url": summaries}
+    )
     run = new_run()
     path = fresh(output or effective.run.directory / f"{chosen.name}-{run}.beilun", force=force)
     console.note(
@@ -71,26 +86,53 @@ def command(
         " Ctrl-C stops and reports."
     )
     load_plant(chosen.plant_file())  # its problems are told before anything is started
-    with _broker(effective) as (address, own), _recording(path) as recording:
+    fed_to = BrokerAddress.parse(effective.feed.url) if effective.feed.url else None
+    with (
+        guarding(chosen.campus) as boundary,
+        _broker(effective) as (address, own),
+        _recording(path) as recording,
+    ):
         recording.set_meta({**scenario_header(chosen, run), "edge": edge_header(effective.edge)})
+        policy = policy_of(effective.edge)
         store = RowStore(recording)
         store.prepare()
-        pipeline = Pipeline(recording, Decoder(), policy_of(effective.edge), run, store.write)
         flags = {"--seed": seed, "--for": length, "--network": network}
         told = [scenario, "--speed", str(effective.run.speed)]
         told += [
             str(w) for flag, given in flags.items() if given is not None for w in (flag, given)
         ]
-        stopped = asyncio.run(
-            _live(chosen, told, run, address, own, effective, pipeline, recording)
+
+        if trace:
+            told.append("--trace")
+
+        async def main() -> tuple[Pipeline, Ending, Feed | None, Exit | None]:
+            async with feeding(
+                fed_to, campus.allowance(chosen.campus), effective.edge.kinds
+            ) as feed:
+                write = storing(store, feed)
+                pipeline = Pipeline(recording, Decoder(), policy, run, write)
+                stopped = await _live(
+                    chosen, told, run, address, own, effective, pipeline, recording
+                )
+                return pipeline, pipeline.conclude(store), feed, stopped
+
+        pipeline, ending, feed, stopped = asyncio.run(main())
+        verdicts = verdict.judge(
+            chosen.expect, ending.rows, policy.windows, ran_ns=pipeline.engine.covered_ns
         )
-        ending = pipeline.conclude(store)
-        verdicts = verdict.judge(chosen.expect, ending.rows, ran_ns=pipeline.engine.covered_ns)
-        last = report.run_rows(ending.rows)
+        crossed: list[str] = []
+        if boundary is not None and chosen.campus is not None:
+            recording.set_entries(side("edge"), boundary.entries())
+            counts = campus.recorded(recording, HALVES)
+            verdicts += campus.judge(chosen.campus, counts, HALVES)
+            crossed = campus.lines(chosen.campus, counts)
+        if feed is not None:
+            crossed = [*report.feed_lines(feed), *([""] if crossed else []), *crossed]
+        last = report.run_rows(ending.rows, policy.windows)
         if as_json:
             console.ndjson(report.as_json(row) for row in last)
         else:
-            _tell(chosen, last, pipeline, verdicts, ending, path)
+            _tell(chosen, last, pipeline, policy, crossed, verdicts, ending, path)
         if junit is not None:
             verdict.write(junit, verdict.junit(chosen.name, verdicts))
         if stopped is not None:
@@ -102,14 +144,20 @@ def _tell(
     scenario: Scenario,
     rows: list[Row],
     pipeline: Pipeline,
+    policy: Policy,
+    crossed: list[str],
     verdicts: list[verdict.Verdict],
     ending: Ending,
     path: Path,
 ) -> None:
-    report.show_tables(rows)
+    report.show_tables(without_observers(rows))
     console.out("Ledger", *report.ledger_lines(ending.account), "")
+    if modelled := link_lines(rows, policy):
+        console.out(*modelled, "")
     console.out("Real path of this machine, beside the modelled link")
     console.out(*report.path_lines(pipeline.hops), "")
+    if crossed:
+        console.out(*crossed, "")
     if verdicts:
         console.out("Expectations", *verdict.lines(verdicts), "")
     samples, size = pipeline.engine.samples, pipeline.recording.size_bytes
@@ -167,11 +215,12 @@ async def _live(
         factory = await _start(told, run, address, effective, own)
         words = asyncio.create_task(_listen(factory), name="run.factory")
         watching = asyncio.create_task(_show(scenario, pipeline), name="run.progress")
-        ending = asyncio.create_task(_end(factory, stop, done, broker), name="run.end")
+        ending = asyncio.create_task(_end(factory, stop, done, broker, pipeline), name="run.end")
+        upsetting = asyncio.create_task(upset(scenario, pipeline, broker), name="run.upset")
         try:
             await serve(
                 address, topics.SUBSCRIPTIONS, lambda _: pipeline,
-                run=run, once=True, stop=done, serving=Serving(),
+                run=run, once=False, stop=done, serving=Serving(),
             )  # fmt: skip
             if broker is not None and not broker.alive():
                 raise UnreachableError("the broker of this run has died", at=str(address))
@@ -179,9 +228,10 @@ async def _live(
                 async with asyncio.timeout(GRACE_S):
                     await factory.wait()
         finally:
-            for task in (watching, ending):
+            tasks = (watching, ending, upsetting)
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait((watching, ending))
+            await asyncio.wait(tasks)
             if factory.returncode is None:
                 factory.kill()
             await factory.wait()
@@ -219,23 +269,35 @@ async def _listen(factory: asyncio.subprocess.Process) -> str:
 
 
 async def _end(
-    factory: asyncio.subprocess.Process, stop: Stop, done: asyncio.Event, broker: Broker | None
+    factory: asyncio.subprocess.Process,
+    stop: Stop,
+    done: asyncio.Event,
+    broker: Broker | None,
+    pipeline: Pipeline,
 ) -> None:
-    """Stop the factory when told to; stop the edge when the factory or our broker is gone."""
+    """Stop the factory when told to; stop the edge when the factory or our broker is gone.
+
+    Not before: as long as the factory is there it may have missed the last confirm, with a broker
+    that died, and ask again.
+    """
     gone = asyncio.create_task(factory.wait())
     told = asyncio.create_task(stop.event.wait())
     try:
         while not gone.done() and not told.done():
             await asyncio.wait((gone, told), timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
             if broker is not None and not broker.alive():
-                done.set()
                 return
         if not gone.done():
             factory.terminate()
             await asyncio.wait((gone,), timeout=GRACE_S)
-        if not gone.done() or factory.returncode:
-            done.set()
+        if gone.done() and not factory.returncode:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GRACE_S):
+                    # Its last word is on the way; the engine knows no loop that could tell.
+                    while not pipeline.complete:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
     finally:
+        done.set()
         gone.cancel()
         told.cancel()
 

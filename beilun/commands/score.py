@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from beilun import console
+from beilun.composing import recorded_policy
 from config.errors import Exit, RecordingError
-from config.units import NS_PER_S, format_duration, format_time
+from config.units import format_duration, format_time
+from config.windows import Span, labels_of
 from edge.store import RowStore
 from ingest.recording import Recording
 
@@ -20,13 +22,14 @@ def command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> Exit:
-    """Error against truth per KPI and window length: bias, mean absolute error, worst window."""
+    """Error against truth per KPI and window: bias, mean absolute error, worst window."""
     with Recording.open(file) as recording:
         rows = {
             ("/".join(r.asset), r.kpi, r.window_length_ns, r.window_start_ns): r.value
             for r in RowStore(recording).rows()
         }
         known = list(recording.truth())
+        windows = recorded_policy(recording).windows
     if truth is not None:
         with Recording.open(truth) as own:
             known = list(own.truth())
@@ -36,18 +39,25 @@ def command(
             at=str(file),
             hint="only simulated runs have it; --truth names the file `beilun simulate` wrote",
         )
-    errors: dict[tuple[str, int], list[tuple[float, str, int]]] = defaultdict(list)
-    blank: dict[tuple[str, int], int] = defaultdict(int)
+    errors: dict[tuple[str, str], list[tuple[float, str, int]]] = defaultdict(list)
+    blank: dict[tuple[str, str], int] = defaultdict(int)
+    labels: dict[Span, str] = {}
     for row in known:
-        key = (row.kpi, row.window_length_ns)
+        span = Span(row.window_start_ns, row.window_start_ns + row.window_length_ns)
+        if span not in labels:
+            labels[span] = (labels_of(windows, span) or [format_duration(span.length_ns)])[0]
+        key = (row.kpi, labels[span])
         mine = rows.get((row.asset, row.kpi, row.window_length_ns, row.window_start_ns))
         if mine is None or row.value is None:
             blank[key] += mine is not row.value
             errors.setdefault(key, [])
         else:
             errors[key].append((mine - row.value, row.asset, row.window_start_ns))
-    lines = [_score(kpi, length, errors[kpi, length], blank[kpi, length])
-             for kpi, length in sorted(errors)]  # fmt: skip
+    places = {label: n for n, label in enumerate(dict.fromkeys(w.label for w in windows))}
+    lines = [
+        _score(*key, errors[key], blank[key])
+        for key in sorted(errors, key=lambda key: (key[0], places.get(key[1], len(places)), key))
+    ]
     if as_json:
         console.ndjson(lines)
     else:
@@ -56,13 +66,13 @@ def command(
 
 
 def _score(
-    kpi: str, length_ns: int, errors: list[tuple[float, str, int]], blank: int
+    kpi: str, label: str, errors: list[tuple[float, str, int]], blank: int
 ) -> dict[str, object]:
     n = len(errors)
     worst = max(errors, key=lambda error: abs(error[0]), default=None)
     return {
         "kpi": kpi,
-        "window": format_duration(length_ns) if length_ns >= NS_PER_S else str(length_ns),
+        "window": label,
         "rows": n,
         "bias": sum(error for error, _, _ in errors) / n if n else None,
         "mae": sum(abs(error) for error, _, _ in errors) / n if n else None,

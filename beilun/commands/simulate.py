@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from beilun import console
+from beilun import campus, console, verdict
 from beilun.composing import Stop, address_of, new_run, scenario_header, scenario_of
 from beilun.offline import make_factory
 from config import settings as layers
 from config.errors import Exit, UsageError
 from config.scenario import Scenario
 from config.units import NS_PER_S, format_duration
+from ingest.boundary import guarding, sent, side
 
 if TYPE_CHECKING:
+    from ingest.boundary import Boundary
     from ingest.broker import BrokerAddress
 
 
@@ -31,6 +33,9 @@ def command(
     own: Annotated[
         Path | None, typer.Option(help="Where truth and ledger go; default: runs/RUN.sim.")
     ] = None,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Keep every message's way over the link, for `explain`.")
+    ] = False,
     parent: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> Exit:
     """Simulate a factory and publish it; its truth and its side of the ledger go to a file."""
@@ -51,7 +56,11 @@ def command(
         die_with_parent(parent)
     address = address_of(effective.broker)
     speed_up = None if pace == "max" else pace
-    return asyncio.run(_simulate(chosen, name, path, address, speed_up, effective.edge.windows))
+    with guarding(chosen.campus) as boundary:
+        windows_ns = effective.edge.grid_ns
+        return asyncio.run(
+            _simulate(chosen, name, path, address, speed_up, windows_ns, boundary, trace=trace)
+        )
 
 
 async def _simulate(
@@ -61,13 +70,16 @@ async def _simulate(
     address: "BrokerAddress",
     speed: float | None,
     windows_ns: Sequence[int],
+    boundary: "Boundary | None",
+    *,
+    trace: bool,
 ) -> Exit:
     from ingest.recording import Recording
     from simulator.publish import publish
 
     stop = Stop()
     stop.listen()
-    factory = make_factory(scenario, run)
+    factory = make_factory(scenario, run, trace=trace)
     console.note(
         f"run {run}: {scenario.name}, {len(factory.floor.devices)} devices, {scenario.network},"
         f" seed {scenario.seed}, {format_duration(scenario.length)} virtual, to {address}."
@@ -90,6 +102,8 @@ async def _simulate(
     with Recording.create(path) as recording:
         recording.set_meta(scenario_header(scenario, run))
         recording.write_truth(factory.truth(windows_ns))
+        if (tracer := factory.trace()) is not None:
+            recording.write_trace(tracer)
         recording.set_entries(
             "simulator",
             {
@@ -98,8 +112,16 @@ async def _simulate(
                 **{f"lost:{cause}": n for cause, n in lost.items()},
             },
         )
+        if boundary is not None:
+            recording.set_entries(side("simulator"), boundary.entries())
     console.note(
         f"made {made:,}, lost {lost.total():,}, shed {shed:,},"
         f" confirmed by the edge {stats.confirmed:,} (resent {stats.resent:,}); wrote {path}"
     )
-    return Exit.INTERRUPTED if stop.interrupted else Exit.OK
+    kept = Exit.OK
+    if boundary is not None and scenario.campus is not None:
+        counts = sent("simulator", boundary.entries())
+        for line in campus.lines(scenario.campus, counts):
+            console.note(line)
+        kept = verdict.exit_code(campus.judge(scenario.campus, counts, ["simulator"]))
+    return Exit.INTERRUPTED if stop.interrupted else kept

@@ -1,6 +1,7 @@
 """The live KPI table of a recording, read while the run writes it."""
 
 import contextlib
+import json
 import shutil
 import sqlite3
 import sys
@@ -15,20 +16,28 @@ import typer
 
 from beilun import console
 from config.errors import ConfigError, Exit, RecordingError
-from config.units import format_duration, format_time, parse_duration
+from config.units import NS_PER_S, format_duration, format_time
+from config.windows import MINUTE_NS, Day, Order, Shift, Span, Window, spelt, window
+from edge.rows import ORDER_NUMBER
+
+_Row = tuple[int, int, float | None, int, int]
+"""Start, length, value, n, late."""
 
 REDRAW_S = 0.25
 SHOWN = 20
 """How many windows a sparkline shows."""
 
 SERIES = """
-SELECT id, area, line, asset, kpi, unit FROM series WHERE window_length_ns = ?
+SELECT id, site, area, line, asset, kpi, unit, window_length_ns FROM series
 """
 LAST = """
 SELECT window_start_ns, value, n, late FROM row
 WHERE series = ? ORDER BY window_start_ns DESC LIMIT ?
 """
 """An index seek: the primary key is (series, window_start_ns)."""
+ORDERS = """
+SELECT site, area, line, asset, window_length_ns, window_start_ns FROM kpi_rows WHERE kpi = ?
+"""
 
 COLUMNS = ("asset", "kpi", "last", "unit", f"last {SHOWN}", "n", "late", "age")
 NARROW = 110
@@ -53,9 +62,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Which rows are shown: windows of one length, KPIs and assets by glob."""
+    """Which rows are shown: windows of one kind, KPIs and assets by glob."""
 
-    length_ns: int
+    window: Window
     kpi: str = "*"
     asset: str = "*"
 
@@ -73,7 +82,9 @@ def command(
     file: Annotated[
         Path | None, typer.Argument(help="A recording.", show_default="newest in runs/")
     ] = None,
-    window: Annotated[str, typer.Option(help="Length of the windows shown.")] = "1m",
+    window: Annotated[
+        str, typer.Option(help="The windows shown: 1m, 1h/5m, shift, day, order ...")
+    ] = "1m",
     kpi: Annotated[str, typer.Option(help="Only KPIs like this (a glob).")] = "*",
     asset: Annotated[str, typer.Option(help="Only assets with a name like this (a glob).")] = "*",
     once: Annotated[bool, typer.Option("--once", help="Print one table and end.")] = False,
@@ -81,16 +92,16 @@ def command(
 ) -> Exit:
     """Show the last value of every KPI, no data and worst first, until the run ends."""
     try:
-        length_ns = parse_duration(window)
+        label = spelt(window)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--window") from None
     path = file or newest()
-    chosen = Chosen(length_ns, kpi, asset)
     with contextlib.closing(_open(path)) as db:
+        chosen = Chosen(_kind(db, path, label), kpi, asset)
         if once:
             seen = look(db, path, chosen)
             _require(db, seen, chosen, path)
-            _print(seen, heading(path, seen, chosen.length_ns))
+            _print(seen, heading(path, seen, chosen.window))
         else:
             follow = _redraw if console.is_terminal(sys.stdout) and not plain else _append
             with contextlib.suppress(KeyboardInterrupt):  # the way to end it, not an accident
@@ -125,21 +136,11 @@ def look(db: sqlite3.Connection, path: Path, chosen: Chosen) -> Look:
     done = False
     try:
         done = db.execute("SELECT 1 FROM meta WHERE key = 'finished'").fetchone() is not None
-        for number, area, line, asset, kpi, unit in db.execute(
-            SERIES, (chosen.length_ns,)
-        ).fetchall():
-            own = next((level for level in (asset, line, area) if level != "-"), "site")
-            if not (fnmatchcase(kpi, chosen.kpi) and fnmatchcase(own, chosen.asset)):
-                continue
-            rows = db.execute(LAST, (number, SHOWN)).fetchall()
-            if not rows:
-                continue
-            start_ns, value, n, late = rows[0]
+        for (area, line, asset, kpi, unit), rows in _rows(db, chosen).items():
+            start_ns, length_ns, value, n, late = rows[0]
             name = "/".join(level for level in (area, line, asset) if level != "-") or "site"
-            history = tuple(row[1] for row in reversed(rows))
-            lines.append(
-                Line(name, kpi, unit, start_ns + chosen.length_ns, value, n, late, history)
-            )
+            history = tuple(row[2] for row in reversed(rows))
+            lines.append(Line(name, kpi, unit, start_ns + length_ns, value, n, late, history))
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return Look((), 0, done)
@@ -154,6 +155,57 @@ def look(db: sqlite3.Connection, path: Path, chosen: Chosen) -> Look:
 
     lines.sort(key=badness)
     return Look(lines, max((line.end_ns for line in lines), default=0), done)
+
+
+def _rows(db: sqlite3.Connection, chosen: Chosen) -> dict[tuple[str, ...], list[_Row]]:
+    """The last rows of each KPI of each asset, newest first. A day or shift may be of any length
+    that its clocks give it, and an order of any at all, so they are in several series."""
+    kind = chosen.window
+    orders: set[tuple[str, str, str, str, int, int]] = set()
+    if isinstance(kind, Order):
+        orders.update(db.execute(ORDERS, (ORDER_NUMBER,)))
+    lengths = {order[4] for order in orders} or _lengths(kind)
+    found: dict[tuple[str, ...], list[_Row]] = {}
+    for number, *names, length_ns in db.execute(SERIES).fetchall():
+        site, area, line, asset, kpi, _ = names
+        own = next((level for level in (asset, line, area) if level != "-"), "site")
+        if length_ns not in lengths:
+            continue
+        if not (fnmatchcase(kpi, chosen.kpi) and fnmatchcase(own, chosen.asset)):
+            continue
+        for start_ns, *rest in db.execute(LAST, (number, SHOWN)):
+            if isinstance(kind, Order):
+                meant = (site, area, line, asset, length_ns, start_ns) in orders
+            else:
+                span = Span(start_ns, start_ns + length_ns)
+                meant = kpi != ORDER_NUMBER and span in kind.over(start_ns, start_ns + 1)
+            if meant:
+                row = (start_ns, length_ns, *rest)
+                found.setdefault(tuple(names[1:]), []).append(row)
+    return {key: sorted(rows, reverse=True)[:SHOWN] for key, rows in found.items()}
+
+
+def _lengths(kind: Window) -> set[int]:
+    """How long a window of this kind may be; clocks are changed by half an hour, one or two."""
+    if isinstance(kind, Day | Shift):
+        changes = (0, 1_800, 3_600, 7_200)
+        spans = [(end - start) * MINUTE_NS for start, end in kind.shifts]
+        return {span + sign * s * NS_PER_S for span in spans for s in changes for sign in (1, -1)}
+    return {kind.nominal_ns}
+
+
+def _kind(db: sqlite3.Connection, path: Path, label: str) -> Window:
+    """The windows of a label, days and shifts by the calendar the recording was made with."""
+    from config.scenario import EdgeSettings
+
+    try:
+        found = db.execute("SELECT value FROM meta WHERE key = 'edge'").fetchone()
+    except sqlite3.OperationalError:
+        found = None  # nothing is in it yet
+    except sqlite3.DatabaseError as error:
+        raise RecordingError(f"not readable as a recording: {error}", at=str(path)) from None
+    settings = EdgeSettings() if found is None else EdgeSettings.model_validate_json(found[0])
+    return window(label, settings.zone, settings.shifts)
 
 
 def cells(seen: Look) -> list[tuple[object, ...]]:
@@ -197,14 +249,12 @@ def _print(seen: Look, title: str) -> None:
     console.table(columns, lines, title)
 
 
-def heading(path: Path, seen: Look, length_ns: int) -> str:
+def heading(path: Path, seen: Look, window: Window) -> str:
     """The line above the table."""
     if not seen.lines:
-        return f"{path}: no {format_duration(length_ns)} window has closed yet"
+        return f"{path}: no {window.label} window has closed yet"
     at = format_time(seen.end_ns)
-    return f"{path}: {format_duration(length_ns)} windows up to {at}" + (
-        ", finished" if seen.finished else ""
-    )
+    return f"{path}: {window.label} windows up to {at}" + (", finished" if seen.finished else "")
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -219,13 +269,17 @@ def _require(db: sqlite3.Connection, seen: Look, chosen: Chosen, path: Path) -> 
         return
     try:
         rows = db.execute("SELECT DISTINCT window_length_ns FROM series").fetchall()
+        found = db.execute("SELECT value FROM meta WHERE key = 'edge'").fetchone()
     except sqlite3.OperationalError:
-        rows = []
-    lengths = ", ".join(format_duration(row[0]) for row in sorted(rows))
+        rows, found = [], None
+    names = [format_duration(row[0]) for row in sorted(rows)]
+    if rows and found is not None:
+        names = json.loads(found[0])["windows"]
+    labels = ", ".join(names)
     raise RecordingError(
-        f"no window of {format_duration(chosen.length_ns)} of what was asked in it",
+        f"no window of {chosen.window.label} of what was asked in it",
         at=str(path),
-        hint=f"it has windows of {lengths}" if lengths else "no window has closed yet",
+        hint=f"it has windows of {labels}" if labels else "no window has closed yet",
     )
 
 
@@ -262,11 +316,11 @@ def _redraw(db: sqlite3.Connection, path: Path, chosen: Chosen) -> None:
             seen = look(db, path, chosen)
             room = max(1, screen.size.height - 6)
             columns, rows = view(seen, screen.size.width)
-            title = heading(path, seen, chosen.length_ns) + "   Ctrl-C ends"
+            title = heading(path, seen, chosen.window) + "   Ctrl-C ends"
             if len(rows) > room:
                 title += f"   ({room} of {len(rows)} lines; --kpi and --asset narrow it)"
             live.update(console.rich_table(columns, rows[:room], title), refresh=True)
             if seen.finished:
                 break
             time.sleep(REDRAW_S)
-    _print(seen, heading(path, seen, chosen.length_ns))
+    _print(seen, heading(path, seen, chosen.window))

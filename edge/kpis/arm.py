@@ -9,7 +9,7 @@ from edge.measures.runs import CounterRuns
 from edge.measures.values import Values
 
 _STEPS_PER_S = 1_000
-_CYCLE = Values("cycle_s", _STEPS_PER_S, stream="event")
+CYCLE = Values("cycle_s", _STEPS_PER_S, stream="event")
 _RUNS = CounterRuns("cycle")
 _STEPS_PER_A = 1_000
 _J1 = Values("current_j1_a", _STEPS_PER_A)
@@ -110,7 +110,7 @@ def _current_kpi(name: str, share: float) -> Kpi:
         name=name, unit="A", better="", kinds=_ARM, needs=("current_j1_a",),
         summary=f"Current of joint 1 that {share:.0%} of samples stay at or below, to 1 mA.",
         formula=f"quantile {share}, nearest rank", clause="OPC 40010-1 motor load",
-        measures=(_J1,), value=_current(share),
+        measures=(_J1,), value=_current(share), bounds=(None, None),
     )  # fmt: skip
 
 
@@ -119,7 +119,7 @@ KPIS = (
         name="arm_cycle_time", unit="s", better="down", kinds=_ARM, needs=("cycle_s",),
         summary="Mean time of the cycles that ended in the window.",
         formula="sum of cycle times / cycles", clause="OPC 40001-1 OperationDuration",
-        measures=(_CYCLE,), value=cycle_time, rolls_up=True,
+        measures=(CYCLE,), value=cycle_time, rolls_up=True,
     ),
     Kpi(
         name="cycle_runs", unit="{run}", better="", kinds=_ARM, needs=("cycle",),

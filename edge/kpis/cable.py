@@ -1,12 +1,18 @@
-"""Cable lines: how fast good cable comes off the line, and what it costs in energy."""
+"""Cable lines: how fast good cable comes off the line, how good it is, and what energy it costs."""
 
-from edge.kpi import Kpi, number, ratio
+from edge.kpi import Kpi, bins, number, quantile, ratio
+from edge.kpis.energy import CO2, CO2_NEEDS, PKG
 from edge.kpis.oee import UNIT, seen_ns
 from edge.measures import Facts
-from edge.measures.flows import Flows
+from edge.measures.flows import MICRO, Flows
+from edge.measures.values import Values
 
 _NEEDS = ("state", "length_m", "scrap_m")
 _LENGTH, _SCRAP, _ENERGY = Flows("length_m"), Flows("scrap_m"), Flows("energy_kwh")
+_FAULTS = Flows("spark_faults")
+_STEPS = 10_000
+_ECCENTRICITY = Values("eccentricity_ratio", _STEPS)
+_ECCENTRIC = "IEC 60840, IEC 62067 eccentricity: (max - min wall) / max wall"
 
 
 def good_um(facts: Facts) -> int | None:
@@ -29,6 +35,26 @@ def metres(facts: Facts) -> float | None:
 
 def energy_per_metre(facts: Facts) -> float | None:
     return ratio(number(facts, "energy_kwh"), number(facts, "length_m"))
+
+
+def co2_per_metre(facts: Facts) -> float | None:
+    length = number(facts, "length_m")
+    return ratio(number(facts, "co2_pkg"), length and length * (PKG // MICRO))
+
+
+def spark_faults(facts: Facts) -> float | None:
+    return ratio(number(facts, "spark_faults") or 0, number(facts, "length_m"), 1_000)
+
+
+def eccentricity(facts: Facts) -> float | None:
+    histogram = bins(facts, "eccentricity_ratio_bins")
+    total = sum(step * count for step, count in histogram.items())
+    return ratio(total, sum(histogram.values()) * _STEPS)
+
+
+def eccentricity_p95(facts: Facts) -> float | None:
+    step = quantile(bins(facts, "eccentricity_ratio_bins"), 0.95)
+    return None if step is None else step / _STEPS
 
 
 KPIS = (
@@ -56,5 +82,34 @@ KPIS = (
         summary="Electrical energy per metre of cable.",
         formula="energy / length", clause="ISO 22400-2 comprehensive energy consumption",
         measures=(_ENERGY, _LENGTH), value=energy_per_metre, rolls_up=True,
+    ),
+    Kpi(
+        name="co2_per_metre", unit="kg/m", better="down", kinds=("cable_line",),
+        needs=(*CO2_NEEDS, "length_m"),
+        summary="CO2 of the electricity per metre of cable, by the grid's factor as published.",
+        formula="integral of co2_kg_per_kwh over energy / length",
+        clause="ISO 22400-2 comprehensive energy consumption, as CO2",
+        measures=(CO2, _LENGTH), value=co2_per_metre, rolls_up=True,
+    ),
+    Kpi(
+        name="spark_faults_per_km", unit="{fault}/km", better="down", kinds=("cable_line",),
+        needs=("spark_faults", "length_m"),
+        summary="Faults the spark tester found per kilometre of cable, good or not.",
+        formula="spark faults / length", clause="IEC 62230 spark test",
+        measures=(_FAULTS, _LENGTH), value=spark_faults, rolls_up=True,
+    ),
+    Kpi(
+        name="eccentricity_mean", unit="1", better="down", kinds=("cable_line",),
+        needs=("eccentricity_ratio",),
+        summary="Mean eccentricity of the insulation, each reading to 0.01 %.",
+        formula="mean of readings", clause=_ECCENTRIC,
+        measures=(_ECCENTRICITY,), value=eccentricity, rolls_up=True,
+    ),
+    Kpi(
+        name="eccentricity_p95", unit="1", better="down", kinds=("cable_line",),
+        needs=("eccentricity_ratio",),
+        summary="Eccentricity that 95 % of readings keep, to 0.01 %.",
+        formula="quantile 0.95, nearest rank", clause=_ECCENTRIC,
+        measures=(_ECCENTRICITY,), value=eccentricity_p95, rolls_up=True,
     ),
 )  # fmt: skip

@@ -1,50 +1,93 @@
-"""AGVs and material: utilisation of vehicles, WIP and its turnover days, throughput."""
+"""AGVs: utilisation, driving empty, time of a mission, waiting."""
 
-from collections.abc import Iterator
-from fractions import Fraction
-
-from config.units import NS_PER_DAY, NS_PER_S
+from config.units import NS_PER_S
 from edge.kpi import Kpi, number, ratio
 from edge.measures import Fact, Facts
-from edge.measures.levels import Levels
-from edge.measures.situations import STATE_HOLD_NS, Component, Situation, Situations
+from edge.measures.situations import (
+    STATE_HOLD_NS,
+    Component,
+    Rises,
+    Situations,
+    Times,
+    Watch,
+)
 
 
-def _describe(
-    times: Iterator[tuple[Situation, int]], counts: Iterator[tuple[int, Situation, int]]
-) -> dict[str, Fact]:
-    del counts
+def _describe(times: Times, rises: Rises) -> dict[str, Fact]:
     facts: dict[str, int] = {}
+
+    def add(name: str, amount: int) -> None:
+        facts[name] = facts.get(name, 0) + amount
+
     for (mission, planned), spent_ns in times:
-        if planned and mission is not None:
-            facts["vehicle_seen_ns"] = facts.get("vehicle_seen_ns", 0) + spent_ns
-            if mission:
-                facts["mission_ns"] = facts.get("mission_ns", 0) + spent_ns
+        if mission is None:
+            continue
+        if planned:
+            add("vehicle_seen_ns", spent_ns)
+        if mission:
+            add("mission_any_ns", spent_ns)
+            if planned:
+                add("mission_ns", spent_ns)
+    for _, (mission, _), count in rises:
+        if mission is not None:
+            add("missions", count)
     return dict(facts)
 
 
+def _driving(times: Times, rises: Rises) -> dict[str, Fact]:
+    del rises
+    facts: dict[str, int] = {}
+    for (driving, loaded), spent_ns in times:
+        if driving and loaded is not None:
+            facts["driving_ns"] = facts.get("driving_ns", 0) + spent_ns
+            if not loaded:
+                facts["empty_ns"] = facts.get("empty_ns", 0) + spent_ns
+    return dict(facts)
+
+
+def _waiting(times: Times, rises: Rises) -> dict[str, Fact]:
+    del rises
+    facts: dict[str, int] = {}
+    for (mission, waiting), spent_ns in times:
+        if mission and waiting is not None:
+            facts["waiting_known_ns"] = facts.get("waiting_known_ns", 0) + spent_ns
+            if waiting:
+                facts["waiting_ns"] = facts.get("waiting_ns", 0) + spent_ns
+    return dict(facts)
+
+
+_MISSION = Component("mission", STATE_HOLD_NS)
 _VEHICLE = Situations(
-    "vehicle", (Component("mission", STATE_HOLD_NS), Component("planned")), (), _describe
+    "vehicle",
+    (_MISSION, Component("planned", planned=True)),
+    (),
+    _describe,
+    watch=Watch("mission", frozenset({1})),
 )
-_WIP = Levels()
-_FLOW = Levels.channels
+_DRIVES = Situations(
+    "drives",
+    (Component("driving", STATE_HOLD_NS), Component("loaded", STATE_HOLD_NS)),
+    (),
+    _driving,
+)
+_WAITS = Situations("waits", (_MISSION, Component("waiting", STATE_HOLD_NS)), (), _waiting)
 
 
 def utilisation(facts: Facts) -> float | None:
     return ratio(number(facts, "mission_ns") or 0, number(facts, "vehicle_seen_ns"))
 
 
-def wip(facts: Facts) -> float | None:
-    return ratio(number(facts, "wip_piece_ns"), number(facts, "wip_known_ns"))
+def empty(facts: Facts) -> float | None:
+    return ratio(number(facts, "empty_ns") or 0, number(facts, "driving_ns"))
 
 
-def turnover_days(facts: Facts) -> float | None:
-    """WIP over throughput: the known time cancels."""
-    return ratio(number(facts, "wip_piece_ns"), number(facts, "departed"), Fraction(1, NS_PER_DAY))
+def mission_time(facts: Facts) -> float | None:
+    missions = number(facts, "missions")
+    return ratio(number(facts, "mission_any_ns") or 0, missions and missions * NS_PER_S)
 
 
-def throughput(facts: Facts) -> float | None:
-    return ratio(number(facts, "departed"), number(facts, "wip_known_ns"), 3_600 * NS_PER_S)
+def waiting(facts: Facts) -> float | None:
+    return ratio(number(facts, "waiting_ns") or 0, number(facts, "waiting_known_ns"))
 
 
 KPIS = (
@@ -55,21 +98,26 @@ KPIS = (
         measures=(_VEHICLE,), value=utilisation, rolls_up=True,
     ),
     Kpi(
-        name="wip", unit="{piece}", better="down", kinds=("material_flow",), needs=_FLOW,
-        summary="Pieces in the shop, averaged over time.",
-        formula="mean of entered - left - scrapped", clause="ISO 22400-2 work in process",
-        measures=(_WIP,), value=wip, rolls_up=True,
+        name="agv_mission_time", unit="s", better="down", kinds=("agv",), needs=("mission",),
+        summary="Mean time of a mission: time on missions over missions begun in the window, so "
+        "one that crosses its edge weighs on both sides.",
+        formula="mission time / missions begun", clause="VDA 5050 order, first node to last action",
+        measures=(_VEHICLE,), value=mission_time, rolls_up=True,
     ),
     Kpi(
-        name="wip_turnover_days", unit="d", better="down", kinds=("material_flow",), needs=_FLOW,
-        summary="How long material stays, by Little's law: mean WIP over throughput per day.",
-        formula="WIP / TH", clause="ISO 22400-2 inventory turns, inverted, scope WIP",
-        measures=(_WIP,), value=turnover_days, rolls_up=True,
+        name="agv_empty_ratio", unit="1", better="down", kinds=("agv",),
+        needs=("driving", "loaded"),
+        summary="Share of driving time without a load.",
+        formula="driving time without load / driving time", clause="VDA 5050 driving, loads",
+        measures=(_DRIVES,), value=empty, rolls_up=True,
     ),
     Kpi(
-        name="throughput", unit="{piece}/h", better="up", kinds=("material_flow",), needs=_FLOW,
-        summary="Pieces that left for the warehouse per hour.",
-        formula="left / time", clause="ISO 22400-2 throughput rate",
-        measures=(_WIP,), value=throughput, rolls_up=True,
+        name="agv_waiting_ratio", unit="1", better="down", kinds=("agv",),
+        needs=("mission", "waiting"),
+        summary="Share of time on missions that a vehicle stands for want of a base, of the link, "
+        "or paused; handling its load is no waiting.",
+        formula="waiting time on missions / mission time",
+        clause="VDA 5050 newBaseRequest, paused, errors, while not driving",
+        measures=(_WAITS,), value=waiting, rolls_up=True,
     ),
 )  # fmt: skip

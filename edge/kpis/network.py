@@ -1,12 +1,14 @@
-"""One-way delay of messages: quantiles, and the share within 10 ms."""
+"""The network: one-way delay, its split by hop, clocks, and the service of control traffic."""
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 
 from config.units import NS_PER_MS
-from edge.kpi import Kpi, bins, number, quantile, ratio
+from edge.kpi import OBSERVERS, Kpi, bins, number, quantile, ratio
 from edge.measures import Fact, Facts
-from edge.measures.delays import Delays
+from edge.measures.delays import MONITORED, Delays
 from edge.measures.situations import Component, Situation, Situations
+from edge.measures.sums import Sums
 from edge.measures.values import Values
 from ingest.bins import PER_DECADE, delay_of
 
@@ -35,6 +37,41 @@ def _delay(name: str, share: float, words: str) -> Kpi:
         summary=f"One-way delay {words}, per message, bins of 0.5 % relative error.",
         formula=f"quantile {share} of arrival - sending", clause="3GPP TS 22.261 latency",
         measures=(_DELAYS,), value=_quantile_ms(share), rolls_up=True,
+    )  # fmt: skip
+
+
+def clock_skew(facts: Facts) -> float | None:
+    """A delay is never below zero, so a clock is ahead by at least sending less arrival."""
+    stamps = bins(facts, "stamp_bins")
+    return -delay_of(min(stamps)) / NS_PER_MS if stamps else None
+
+
+def early_messages(facts: Facts) -> float | None:
+    early = number(facts, "early")
+    return None if early is None else float(early)
+
+
+def messages(facts: Facts) -> float | None:
+    passed = number(facts, MONITORED)
+    return None if passed is None else float(passed)
+
+
+HOPS = ("endpoint", "radio", "core", "transport")
+"""Parts of a message's delay: processing, the radio, the way between station and MEC, and waiting
+behind a lost segment."""
+
+
+def _hop(hop: str, words: str) -> Kpi:
+    channels = (MONITORED, f"hop_{hop}_ns")
+
+    def value(facts: Facts) -> float | None:
+        return ratio(number(facts, channels[1]), number(facts, MONITORED), Fraction(1, NS_PER_MS))
+
+    return Kpi(
+        name=f"{hop}_delay", unit="ms", better="down", kinds=OBSERVERS, needs=channels,
+        summary=f"Mean time of a message {words}.",
+        formula=f"sum of {hop} times / messages", clause="3GPP TS 28.552, TS 23.501 5.33.3",
+        measures=(Sums(f"{hop}_sums", channels, stream="link"),), value=value,
     )  # fmt: skip
 
 
@@ -98,6 +135,30 @@ KPIS = (
         summary="Longest run of control messages that took more than 10 ms, either way.",
         formula="max of consecutive misses", clause="3GPP TS 23.501 packet delay budget, 5QI 82/83",
         measures=_MISSES, value=misses_in_a_row, rolls_up=True,
+    ),
+    Kpi(
+        name="messages", unit="{message}", better="", kinds=OBSERVERS, needs=(MONITORED,),
+        summary="Messages that a cell, a slice or a group of devices passed on.",
+        formula="messages", clause="3GPP TS 28.552",
+        measures=(Sums("message_sum", (MONITORED,), stream="link"),), value=messages,
+    ),
+    _hop("endpoint", "in processing, of the device and of the network"),
+    _hop("radio", "on the radio: queue, grant, slots, air, repeats, handovers"),
+    _hop("core", "between the station and the MEC"),
+    _hop("transport", "behind a segment that was lost and is sent again"),
+    Kpi(
+        name="clock_skew", unit="ms", better="", kinds=(), needs=(),
+        summary="The least by which a sender's clock must be ahead of the edge's: minus the least "
+        "delay as stamped. Above 0 the clock is wrong; far below the others', it is behind.",
+        formula="max of sending - arrival", clause="3GPP TS 22.104 clock synchronicity",
+        measures=(_DELAYS,), value=clock_skew, rolls_up=True, bounds=(None, None),
+    ),
+    Kpi(
+        name="early_messages", unit="{message}", better="down", kinds=(), needs=(),
+        summary="Messages that arrived before they were sent, as stamped: they tell of a clock and "
+        "are in no delay.",
+        formula="messages with arrival < sending", clause="3GPP TS 22.104 clock synchronicity",
+        measures=(_DELAYS,), value=early_messages, rolls_up=True,
     ),
     _delay("delay_p50", 0.5, "half the messages keep"),
     _delay("delay_p99", 0.99, "99 % of messages keep"),

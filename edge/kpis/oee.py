@@ -1,31 +1,74 @@
-"""OEE and its three factors (ISO 22400-2), from states, calendar, orders and counters."""
+"""OEE, NEE and their factors (ISO 22400-2), from states, calendar, orders and counters."""
 
-from collections.abc import Iterator
 from fractions import Fraction
 
-from edge.iso22400 import DELAY, DOWN, PRODUCTION, SETUP, element
+from edge.iso22400 import (
+    CORRECTIVE,
+    DELAY,
+    DOWN,
+    FAILED,
+    MAINTAINED,
+    MAINTENANCE,
+    PREVENTIVE,
+    PRODUCTION,
+    SETUP,
+    element,
+)
 from edge.kpi import Kpi, number, ratio
 from edge.measures import Fact, Facts
-from edge.measures.situations import STATE_HOLD_NS, Component, Situation, Situations
+from edge.measures.situations import (
+    STATE_HOLD_NS,
+    Component,
+    Rises,
+    Situations,
+    Times,
+    Watch,
+)
 
-_FACT = {PRODUCTION: "apt_ns", SETUP: "aust_ns", DELAY: "adet_ns", DOWN: "adot_ns", None: "dark_ns"}
+_FACT = {
+    PRODUCTION: "apt_ns",
+    SETUP: "aust_ns",
+    DELAY: "adet_ns",
+    DOWN: "adot_ns",
+    CORRECTIVE: "maintained_ns",
+    PREVENTIVE: "maintained_ns",
+    MAINTAINED: "maintained_ns",
+    None: "dark_ns",
+}
+_COUNTERS = ("produced", "scrap", "rework", "inspected", "first_pass", "failures")
 
 
-def _describe(
-    times: Iterator[tuple[Situation, int]], counts: Iterator[tuple[int, Situation, int]]
-) -> dict[str, Fact]:
-    """Time elements within planned busy time, pieces, and the time they were planned to take."""
+def _describe(times: Times, rises: Rises) -> dict[str, Fact]:
+    """Time elements within planned busy time, how long orders were on and maintenance went on at
+    any time, pieces, and the time they were planned to take."""
     facts: dict[str, int] = {}
-    for (state, planned, order, _), spent_ns in times:
+
+    def add(name: str, amount: int) -> None:
+        facts[name] = facts.get(name, 0) + amount
+
+    for (state, planned, order, _, mode, maintenance), spent_ns in times:
+        if order is not None and order > 0:
+            add("aoet_ns", spent_ns)
+        if maintenance in MAINTENANCE:
+            add(f"{MAINTENANCE[maintenance].lower()}_ns", spent_ns)
         if planned:
-            name = _FACT[element(state, order)]
-            facts[name] = facts.get(name, 0) + spent_ns
-            facts["pbt_ns"] = facts.get("pbt_ns", 0) + spent_ns
-    for counter, (_, _, _, pri_us), count in counts:
-        name = ("produced", "scrap")[counter]
-        facts[name] = facts.get(name, 0) + count
-        if counter == 0 and pri_us is not None:
-            facts["planned_run_us"] = facts.get("planned_run_us", 0) + pri_us * count
+            where = _FACT[element(state, order, mode, maintenance)]
+            add(where, spent_ns)
+            add("pbt_ns", spent_ns)
+            if where == "dark_ns":
+                continue
+            if state in FAILED:
+                add("ttr_ns", spent_ns)
+            elif where != "maintained_ns":
+                add("ttf_ns", spent_ns)
+    for counter, (state, planned, order, pri_us, *_), count in rises:
+        name = _COUNTERS[counter]
+        if name == "failures":
+            if state is None or not planned or order is None or order <= 0:
+                continue
+        elif name == "produced" and pri_us is not None:
+            add("planned_run_us", pri_us * count)
+        add(name, count)
     return dict(facts)
 
 
@@ -33,12 +76,15 @@ UNIT = Situations(
     "unit",
     (
         Component("state", STATE_HOLD_NS),
-        Component("planned"),
-        Component("order"),
-        Component("pri_s", scale=1_000_000),
+        Component("planned", planned=True),
+        Component("order", planned=True),
+        Component("pri_s", scale=1_000_000, planned=True),
+        Component("mode"),
+        Component("maintenance"),
     ),
-    ("produced", "scrap"),
+    _COUNTERS[:-1],
     _describe,
+    watch=Watch("state", FAILED),
 )
 
 
@@ -48,9 +94,26 @@ def seen_ns(facts: Facts) -> int | None:
     return None if planned_ns is None else planned_ns - (number(facts, "dark_ns") or 0)
 
 
+def aupt_ns(facts: Facts) -> int:
+    """Processing time: production and set-up."""
+    return (number(facts, "apt_ns") or 0) + (number(facts, "aust_ns") or 0)
+
+
+def aubt_ns(facts: Facts) -> int:
+    """Busy time: processing and delay."""
+    return aupt_ns(facts) + (number(facts, "adet_ns") or 0)
+
+
+def good(facts: Facts) -> int | None:
+    """Pieces that are neither scrap nor to be reworked: GQ = PQ - SQ - RQ."""
+    made = number(facts, "produced")
+    if made is None:
+        return None
+    return made - (number(facts, "scrap") or 0) - (number(facts, "rework") or 0)
+
+
 def availability(facts: Facts) -> float | None:
-    under = seen_ns(facts)
-    return ratio(number(facts, "apt_ns") or 0, under)
+    return ratio(number(facts, "apt_ns") or 0, seen_ns(facts))
 
 
 def effectiveness(facts: Facts) -> float | None:
@@ -58,67 +121,79 @@ def effectiveness(facts: Facts) -> float | None:
 
 
 def quality(facts: Facts) -> float | None:
-    made = number(facts, "produced")
-    return None if made is None else ratio(made - (number(facts, "scrap") or 0), made)
+    return ratio(good(facts), number(facts, "produced"))
 
 
-def oee(facts: Facts) -> float | None:
-    """The product of the three factors, where APT and PQ cancel only on paper: it needs them."""
-    under, made = seen_ns(facts), number(facts, "produced")
+def index(facts: Facts, used_ns: int) -> Fraction | None:
+    """The share of planned busy time that was ``used_ns``, times effectiveness and quality ratio,
+    where APT and PQ cancel only on paper: it needs them. ``None``: no evidence."""
+    under, made, fine = seen_ns(facts), number(facts, "produced"), good(facts)
     run_us, apt_ns = number(facts, "planned_run_us"), number(facts, "apt_ns")
     if not under:
         return None
-    if not apt_ns:
-        return 0.0  # planned, seen, and it did not run
-    if not made or run_us is None:
-        return 0.0
-    good = made - (number(facts, "scrap") or 0)
-    return float(Fraction(run_us * 1_000 * good, under * made))
+    if not apt_ns or not made or fine is None or run_us is None:
+        return Fraction(0)  # planned, seen, and it made nothing
+    return Fraction(used_ns * run_us * 1_000 * fine, under * apt_ns * made)
+
+
+def oee(facts: Facts) -> float | None:
+    found = index(facts, number(facts, "apt_ns") or 0)
+    return None if found is None else float(found)
+
+
+def nee(facts: Facts) -> float | None:
+    found = index(facts, aupt_ns(facts))
+    return None if found is None else float(found)
 
 
 def output(facts: Facts) -> float | None:
-    made = number(facts, "produced")
-    if made is None:
+    fine = good(facts)
+    if fine is None:
         return 0.0 if seen_ns(facts) else None
-    return float(made - (number(facts, "scrap") or 0))
+    return float(fine)
 
 
-_CELL = ("casting_cell", "machine")
+CELL = ("casting_cell", "machine")
 """``machine`` is anything a mapping brings that is no shipped kind."""
-_MACHINES = (*_CELL, "robot_arm")
-_CHANNELS = ("state", "produced")
+MACHINES = (*CELL, "robot_arm")
+COUNTED = ("state", "produced")
 
 KPIS = (
     Kpi(
-        name="availability", unit="1", better="up", kinds=_MACHINES, needs=_CHANNELS,
+        name="availability", unit="1", better="up", kinds=MACHINES, needs=COUNTED,
         summary="Share of planned busy time spent producing.",
         formula="APT / PBT", clause="ISO 22400-2 availability",
-        measures=(UNIT,), value=availability, rolls_up=True, pool=_CELL,
+        measures=(UNIT,), value=availability, rolls_up=True, pool=CELL,
     ),
     Kpi(
-        name="effectiveness", unit="1", better="up", kinds=_MACHINES, needs=_CHANNELS,
+        name="effectiveness", unit="1", better="up", kinds=MACHINES, needs=COUNTED,
         summary="Planned time for what was produced over the time it took; may exceed 1.",
         formula="PRI * PQ / APT", clause="ISO 22400-2 effectiveness",
-        measures=(UNIT,), value=effectiveness, rolls_up=True, pool=_CELL,
+        measures=(UNIT,), value=effectiveness, rolls_up=True, pool=CELL, bounds=(0.0, None),
     ),
     Kpi(
-        name="quality_ratio", unit="1", better="up", kinds=_CELL,
-        needs=(*_CHANNELS, "scrap"),
+        name="quality_ratio", unit="1", better="up", kinds=CELL, needs=(*COUNTED, "scrap"),
         summary="Share of produced pieces that are good.",
-        formula="GQ / PQ", clause="ISO 22400-2 quality ratio",
+        formula="GQ / PQ, GQ = PQ - SQ - RQ", clause="ISO 22400-2 quality ratio",
         measures=(UNIT,), value=quality, rolls_up=True,
     ),
     Kpi(
-        name="oee", unit="1", better="up", kinds=_CELL, needs=(*_CHANNELS, "scrap"),
-        summary="Share of planned busy time that became good pieces at the planned pace.",
+        name="oee", unit="1", better="up", kinds=CELL, needs=(*COUNTED, "scrap"),
+        summary="Share of planned busy time that became good pieces at the planned pace; above 1 "
+        "where the plan is too easy.",
         formula="availability * effectiveness * quality_ratio", clause="ISO 22400-2 OEE index",
-        measures=(UNIT,), value=oee, rolls_up=True,
+        measures=(UNIT,), value=oee, rolls_up=True, bounds=(0.0, None),
     ),
     Kpi(
-        name="output", unit="{piece}", better="up", kinds=_CELL,
-        needs=(*_CHANNELS, "scrap"),
+        name="nee", unit="1", better="up", kinds=CELL, needs=(*COUNTED, "scrap"),
+        summary="OEE where set-up is no loss.",
+        formula="AUPT / PBT * effectiveness * quality_ratio", clause="ISO 22400-2 NEE index",
+        measures=(UNIT,), value=nee, rolls_up=True, bounds=(0.0, None),
+    ),
+    Kpi(
+        name="output", unit="{piece}", better="up", kinds=CELL, needs=(*COUNTED, "scrap"),
         summary="Good pieces produced.",
-        formula="GQ = PQ - SQ", clause="ISO 22400-2 good quantity",
+        formula="GQ = PQ - SQ - RQ", clause="ISO 22400-2 good quantity",
         measures=(UNIT,), value=output, rolls_up=True,
     ),
 )  # fmt: skip

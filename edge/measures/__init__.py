@@ -14,9 +14,10 @@ Laws (tests hold every measure to them, present and future):
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from edge.columns import Columns
+from ingest.messages import Birth
 
 Fact = int | Mapping[int, int]
 """A sum, or a histogram (bin or value -> count). Both add up over assets."""
@@ -61,6 +62,23 @@ class Measure(Protocol):
     def facts(self, state: Any) -> Facts:
         """What a window came to."""
         ...
+
+
+@runtime_checkable
+class Tailored(Protocol):
+    """A measure that depends on what an asset announced, beyond the channels it reads."""
+
+    def of(self, birth: Birth) -> Measure:
+        """The measure for this asset, under the same name.
+
+        It may add what was announced (limits) to its facts. Such facts are no sums, so a KPI that
+        reads them does not roll up."""
+        ...
+
+
+def tailored(measure: Measure, birth: Birth) -> Measure:
+    """A measure as it is for one asset."""
+    return measure.of(birth) if isinstance(measure, Tailored) else measure
 
 
 def add_facts(a: Facts, b: Facts) -> dict[str, Fact]:

@@ -1,16 +1,35 @@
 """One-way delays of messages, as histograms in the bins of the wire contract.
 
 The delay of a telemetry message is its arrival less its sending: the time a batch spent collecting
-samples is not in it. Control traffic reaches the edge as per-second histograms and is added.
+samples is not in it. Control traffic reaches the edge as histograms in ``link`` messages and is
+added; blank cells there are no evidence. A network's own asset (a cell, a slice, a group of
+devices) reports on other assets' messages, and its reports are not among them.
+
+Sending is stamped by the sender's clock. A delay below zero is no evidence of a delay but of a
+clock that is ahead: it is counted apart, as ``early``, and is in no quantile.
 """
+
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 from edge.columns import Columns
 from edge.measures import Fact, add_bins
-from ingest.bins import bin_of
+from ingest.bins import LAST, bin_of
 
-State = dict[int, int]
+Bins = dict[int, int]
+
+MONITORED = "hop_messages"
+"""The channel by which a report on other assets' messages is known."""
+
+
+class Heard(NamedTuple):
+    """Delays by bin; arrival less sending of one's own messages by signed bin; early messages."""
+
+    delays: Bins = {}  # noqa: RUF012 - never changed in place
+    stamps: Bins = {}  # noqa: RUF012
+    early: int = 0
 
 
 class Delays:
@@ -21,33 +40,57 @@ class Delays:
 
     closing = False
 
-    def zero(self) -> State:
-        return {}
+    def zero(self) -> Heard:
+        return Heard()
 
-    def fold(self, columns: Columns) -> State:
-        delays = [
-            batch.meta.arrival_ns - batch.meta.sent_ns
-            for batch in columns.batches
-            if batch.meta.sent_ns is not None
-            and columns.start_ns <= batch.meta.sent_ns < columns.end_ns
-        ]
-        _, (bins, counts) = columns.rows(("bin", "count"), stream="link")
-        total = _gather(bin_of(np.array(delays, dtype=np.int64)), np.ones(len(delays)))
-        return add_bins(total, _gather(np.rint(bins).astype(np.int64), counts))
+    def fold(self, columns: Columns) -> Heard:
+        own: list[int] = []
+        monitored: list[int] = []
+        for batch in columns.batches:
+            meta = batch.meta
+            if meta.sent_ns is not None and columns.start_ns <= meta.sent_ns < columns.end_ns:
+                reports = MONITORED in batch.channels
+                (monitored if reports else own).append(meta.arrival_ns - meta.sent_ns)
+        stamps = _count((number, 1) for number in _bins(own))
+        told = _count(_told(columns))
+        delays, early = _sift(add_bins(stamps, told))
+        return Heard(delays, add_bins(stamps, _count((n, 1) for n in _bins(monitored))), early)
 
-    def merge(self, a: State, b: State) -> State:
-        return add_bins(a, b)
+    def merge(self, a: Heard, b: Heard) -> Heard:
+        return Heard(add_bins(a.delays, b.delays), add_bins(a.stamps, b.stamps), a.early + b.early)
 
-    def edge(self, state: State, t_ns: int) -> State:
+    def edge(self, state: Heard, t_ns: int) -> Heard:
         del state, t_ns
-        return {}
+        return Heard()
 
-    def facts(self, state: State) -> dict[str, Fact]:
-        return {"delay_bins": state} if state else {}
+    def facts(self, state: Heard) -> dict[str, Fact]:
+        if state == Heard():
+            return {}
+        return {"delay_bins": state.delays, "stamp_bins": state.stamps, "early": state.early}
 
 
-def _gather(numbers: np.ndarray, counts: np.ndarray) -> State:
-    total: State = {}
-    for number, count in zip(numbers.tolist(), np.rint(counts).astype(int).tolist(), strict=True):
+def _bins(delays_ns: list[int]) -> list[int]:
+    return bin_of(np.array(delays_ns, dtype=np.int64)).tolist() if delays_ns else []
+
+
+def _told(columns: Columns) -> Iterable[tuple[int, int]]:
+    """Bins and counts of control traffic, without blanks and what no stamps can give."""
+    _, (bins, counts) = columns.rows(("bin", "count"), stream="link")
+    good = (np.abs(bins) <= LAST) & (counts > 0)  # a blank is neither
+    numbers, times = np.rint(bins[good]), np.rint(counts[good])
+    return zip(numbers.astype(int).tolist(), times.astype(int).tolist(), strict=True)
+
+
+def _count(found: Iterable[tuple[int, int]]) -> Bins:
+    total: Bins = {}
+    for number, count in found:
         total[number] = total.get(number, 0) + count
     return total
+
+
+def _sift(signed: Bins) -> tuple[Bins, int]:
+    """The delays of a signed histogram, and how many are none."""
+    early = sum(count for number, count in signed.items() if number < 0)
+    if not early:
+        return signed, 0
+    return {number: count for number, count in signed.items() if number >= 0}, early

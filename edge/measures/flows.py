@@ -4,27 +4,21 @@ A reading at ``t`` closes the interval that ends at ``t``, so a window counts ``
 readings on its edges the sum is exact, otherwise it is off by at most one reading interval.
 """
 
-from typing import NamedTuple
+import itertools
 
 import numpy as np
 
 from edge.columns import Columns
 from edge.measures import Fact
+from edge.measures.counters import Count, Counts, Rise, carried, join, total
+from ingest.messages import Floats
 
 MICRO = 1_000_000
 """Fixed point: readings count in millionths of their unit."""
 
 
-class Flow(NamedTuple):
-    """First and last reading, and the sum of increases between them, in millionths."""
-
-    first: int | None = None
-    last: int | None = None
-    total: int = 0
-
-
 class Flows:
-    """Sums of one flow counter; a counter that falls was reset and counts from zero."""
+    """Sums of one flow counter, in millionths."""
 
     closing = True
 
@@ -32,30 +26,36 @@ class Flows:
         self.name = channel
         self.channels = (channel,)
 
-    def zero(self) -> Flow:
-        return Flow()
+    def zero(self) -> Counts:
+        return ()
 
-    def fold(self, columns: Columns) -> Flow:
-        _, values = columns.channel(self.name, closing=True)
-        values = values[~np.isnan(values)]
-        if not len(values):
-            return Flow()
-        fixed = np.rint(values * MICRO).astype(np.int64)
-        steps = np.diff(fixed)
-        total = int(np.where(steps >= 0, steps, fixed[1:]).sum())
-        return Flow(int(fixed[0]), int(fixed[-1]), total)
+    def fold(self, columns: Columns) -> Counts:
+        _, values, starts = columns.counter(self.name, closing=True)
+        counts: Counts = ()
+        cuts = [0, *(np.nonzero(np.diff(starts))[0] + 1).tolist(), len(values)]
+        for low, high in itertools.pairwise(cuts):
+            if low < high:
+                counts = join(counts, _count(int(starts[low]), values[low:high]))
+        return counts
 
-    def merge(self, a: Flow, b: Flow) -> Flow:
-        if b.last is None:
-            return Flow(a.first, a.last, a.total + b.total)
-        if a.last is None or b.first is None:
-            return Flow(b.first if a.first is None else a.first, b.last, a.total + b.total)
-        joint = b.first - a.last if b.first >= a.last else b.first
-        return Flow(a.first, b.last, a.total + b.total + joint)
+    def merge(self, a: Counts, b: Counts) -> Counts:
+        return join(a, b)
 
-    def edge(self, state: Flow, t_ns: int) -> Flow:
+    def edge(self, state: Counts, t_ns: int) -> Counts:
         del t_ns
-        return Flow(None, state.last, 0)
+        return carried(state)
 
-    def facts(self, state: Flow) -> dict[str, Fact]:
-        return {} if state.last is None else {self.name: state.total}
+    def facts(self, state: Counts) -> dict[str, Fact]:
+        return {self.name: total(state)} if state else {}
+
+
+def _count(start: int, values: Floats) -> Counts:
+    """Readings of one start, at once what ``gather`` would make of them one by one."""
+    fixed = np.rint(values * MICRO).astype(np.int64)
+    if start:
+        fixed = np.maximum.accumulate(fixed)
+    steps = np.diff(fixed)
+    steps = np.where(steps >= 0, steps, fixed[1:])
+    up = np.nonzero(steps)[0]
+    rises = (Rise(int(fixed[up[-1] + 1]), int(steps.sum())),) if len(up) else ()
+    return (Count(start, Rise(int(fixed[0])), rises, int(fixed[-1])),)

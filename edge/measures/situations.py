@@ -5,8 +5,9 @@ Theory of operation
 
 Each *component* is a step function of time: it holds its last reading until the next one, at most
 ``hold_ns`` long (a machine that fell silent is in no known state). The *situation* is the tuple of
-all components. Time is added up per situation, and each increase of a counter is counted in the
-situation just before it, the reading of a counter preceding a change at the same instant.
+all components. Time is added up per situation, and each rise of a counter is counted in the
+situation just before it, the reading of a counter preceding a change at the same instant; what
+rises is said in ``edge.measures.counters``.
 
         pane 1                 pane 2
     ?---?-A--A----A--|--A----B----B------|        ? = carried in: what the pane before knew last
@@ -14,17 +15,23 @@ situation just before it, the reading of a counter preceding a change at the sam
 
 The head of a pane, before a component was first heard of, stays a list of segments whose missing
 parts are filled in by the stretch before it: that makes ``merge`` associative.
+
+One component may be *watched*: how often it went from outside a set of values into it is counted
+like a rise of one more counter, in the situation just before, where the component is what it was
+read to be last, however long ago: neither silence nor telling the same again makes an entry.
 """
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 
 from config.units import NS_PER_S
 from edge.columns import Columns
 from edge.measures import Fact
+from edge.measures.counters import Counts, Rise, carried, filled, gather, join, risen
+from ingest.messages import Birth
 
 CARRIED: Final = -(1 << 62)
 """In a situation: whatever was known before."""
@@ -32,6 +39,15 @@ CARRIED: Final = -(1 << 62)
 Value = int | None
 """A component's reading; ``None`` is "no evidence"."""
 Situation = tuple[Value, ...]
+Change = tuple[int, int, int, Value, int]
+"""Time, 0 of a counter or 1 of a component, which one, its reading, and the sender's start."""
+
+
+Times = Iterator[tuple[Situation, int]]
+"""Time spent per situation; one may come more than once."""
+Rises = Iterator[tuple[int, Situation, int]]
+"""Which counter (entries of the watched component: the number of counters), in which situation,
+how many."""
 
 
 class Component(NamedTuple):
@@ -40,6 +56,15 @@ class Component(NamedTuple):
     channel: str
     hold_ns: int | None = None
     scale: int = 1
+    planned: bool = False
+    """Told by whoever plans, and so perhaps of a machine that does not announce it."""
+
+
+class Watch(NamedTuple):
+    """A component, and the readings that it enters."""
+
+    channel: str
+    inside: frozenset[int]
 
 
 class Segment(NamedTuple):
@@ -50,97 +75,133 @@ class Segment(NamedTuple):
     situation: Situation
 
 
-class Jump(NamedTuple):
-    """An increase of a counter in a situation, some of it carried in."""
-
-    t_ns: int
-    counter: int
-    amount: int
-    situation: Situation
-
-
 class Spent(NamedTuple):
     """Time and counts of a stretch; ``span`` is ``None`` for no time at all."""
 
     span: tuple[int, int] | None = None
     head: tuple[Segment, ...] = ()
-    jumps: tuple[Jump, ...] = ()
     time: dict[Situation, int] = {}  # noqa: RUF012 - never changed in place
-    counts: dict[tuple[int, Situation], int] = {}  # noqa: RUF012
     last: tuple[tuple[int, int] | None, ...] = ()
     """Per component the last reading and its time."""
-    first_readings: tuple[Jump | None, ...] = ()
-    """Per counter its first reading (as ``amount``), unless something is known before it."""
-    last_readings: tuple[int | None, ...] = ()
+    counts: tuple[Counts, ...] = ()
+    """Per counter its rises by situation."""
+    entries: dict[Situation, int] = {}  # noqa: RUF012 - never changed in place
+    """Of the watched component, by the situation before."""
 
 
 class Situations:
-    """Adds up time and counts per situation; ``describe`` turns them into facts."""
+    """Adds up time and counts per situation; ``describe`` turns them into facts.
 
-    closing = False
+    Counters count in steps of ``1 / scale``. With ``closing`` a reading of a counter at ``t``
+    closes the interval that ends at ``t``, as of flow counters; components always hold from ``t``.
+    """
 
     def __init__(
         self,
         name: str,
         components: tuple[Component, ...],
         counters: tuple[str, ...],
-        describe: Callable[[Iterator[tuple[Situation, int]], Iterator[tuple[int, Situation, int]]],
-                           dict[str, Fact]],
-    ) -> None:  # fmt: skip
+        describe: Callable[[Times, Rises], dict[str, Fact]],
+        *,
+        watch: Watch | None = None,
+        scale: int = 1,
+        closing: bool = False,
+    ) -> None:
         self.name = name
         self.components = components
         self.counters = counters
         self.channels = (*(c.channel for c in components), *counters)
+        self.watch = watch
+        self.scale = scale
+        self.closing = closing
         self._describe = describe
         self._unknown: Situation = (CARRIED,) * len(components)
+        watched = [i for i, c in enumerate(components) if watch and c.channel == watch.channel]
+        self._watched = watched[0] if watched else None
+        self._inside: frozenset[Value] = frozenset(watch.inside if watch else ())
+
+    def of(self, birth: Birth) -> Self:
+        """The same for an asset that announced only some channels: the others cost nothing there,
+        and are no evidence in its situations."""
+        said = birth.channels
+        kept = [i for i, c in enumerate(self.components) if c.planned or c.channel in said]
+        counted = [i for i, name in enumerate(self.counters) if name in said]
+        if len(kept) == len(self.components) and len(counted) == len(self.counters):
+            return self
+        places = [kept.index(i) if i in kept else None for i in range(len(self.components))]
+        which = [*counted, len(self.counters)]
+
+        def whole(situation: Situation) -> Situation:
+            return tuple(None if place is None else situation[place] for place in places)
+
+        def describe(times: Times, rises: Rises) -> dict[str, Fact]:
+            return self._describe(
+                ((whole(situation), spent) for situation, spent in times),
+                ((which[i], whole(situation), count) for i, situation, count in rises),
+            )
+
+        return type(self)(
+            self.name, tuple(self.components[i] for i in kept),
+            tuple(self.counters[i] for i in counted), describe,
+            watch=self.watch, scale=self.scale, closing=self.closing,
+        )  # fmt: skip
 
     def zero(self) -> Spent:
         return Spent()
 
     def fold(self, columns: Columns) -> Spent:
-        changes: list[tuple[int, int, int, Value]] = []  # time, 0 counter | 1 component, which, to
+        changes: list[Change] = []
         last: list[tuple[int, int] | None] = []
         for which, component in enumerate(self.components):
             last.append(_readings(columns, component, which, changes))
-        last_readings: list[int | None] = []
         for which, channel in enumerate(self.counters):
-            last_readings.append(_increases(columns, channel, which, changes))
+            self._counted(columns, channel, which, changes)
         changes.sort(key=lambda change: change[:3])
-        return self._sweep(columns, changes, tuple(last), tuple(last_readings))
+        return self._sweep(columns, changes, tuple(last))
+
+    def _counted(self, columns: Columns, channel: str, which: int, changes: list[Change]) -> None:
+        """Add a counter's first reading and every one that differs from the one before."""
+        times, values, starts = columns.counter(channel, closing=self.closing)
+        if not len(times):
+            return
+        fixed = np.rint(values * self.scale).astype(np.int64)
+        keep = np.empty(len(times), dtype=np.bool_)
+        keep[0] = True
+        np.logical_or(fixed[1:] != fixed[:-1], starts[1:] != starts[:-1], out=keep[1:])
+        told = zip(times[keep].tolist(), fixed[keep].tolist(), starts[keep].tolist(), strict=True)
+        changes.extend((t_ns, 0, which, to, start) for t_ns, to, start in told)
 
     def _sweep(
         self,
         columns: Columns,
-        changes: list[tuple[int, int, int, Value]],
+        changes: list[Change],
         last: tuple[tuple[int, int] | None, ...],
-        last_readings: tuple[int | None, ...],
     ) -> Spent:
         segments: list[Segment] = []
-        jumps: list[Jump] = []
-        first_readings: list[Jump | None] = [None] * len(self.counters)
-        readings: list[int] = [0] * len(self.counters)
+        readings: list[list[tuple[int, Rise]]] = [[] for _ in self.counters]
+        entries: dict[Situation, int] = {}
         situation, since_ns = self._unknown, columns.start_ns
-        for t_ns, is_component, which, to in changes:
+        watched, last_read = self._watched, CARRIED
+        for t_ns, is_component, which, to, start in changes:
             if is_component:
                 if t_ns > since_ns:
                     segments.append(Segment(since_ns, t_ns, situation))
                     since_ns = t_ns
-                situation = (*situation[:which], to, *situation[which + 1 :])
+                if which == watched and to is not None:
+                    if to in self._inside and last_read not in self._inside:
+                        before = _replaced(situation, which, last_read)
+                        entries[before] = entries.get(before, 0) + 1
+                    last_read = to
+                situation = _replaced(situation, which, to)
                 continue
             assert to is not None
-            if first_readings[which] is None:
-                first_readings[which] = Jump(t_ns, which, to, situation)
-            else:
-                jumps.append(Jump(t_ns, which, _increase(readings[which], to), situation))
-            readings[which] = to
+            open_ns = t_ns if CARRIED in situation else None
+            readings[which].append((start, Rise(to, 0, situation, open_ns)))
         if columns.end_ns > since_ns:
             segments.append(Segment(since_ns, columns.end_ns, situation))
         head, time = _settle((), {}, segments)
-        open_jumps, counts = _count((), {}, jumps)
-        return Spent(
-            (columns.start_ns, columns.end_ns), head, open_jumps, time, counts, last,
-            tuple(first_readings), last_readings,
-        )  # fmt: skip
+        counts = tuple(map(gather, readings))
+        return Spent((columns.start_ns, columns.end_ns), head, time, last, counts, entries)
 
     def merge(self, a: Spent, b: Spent) -> Spent:
         if a.span is None:
@@ -154,37 +215,22 @@ class Situations:
         )
         for situation, spent in b.time.items():
             time[situation] = time.get(situation, 0) + spent
-        first_readings = list(a.first_readings)
-        jumps = [self._fill_jump(jump, a.last) for jump in b.jumps]
-        for which, first in enumerate(b.first_readings):
-            if first is None:
-                continue
-            filled, before = self._fill_jump(first, a.last), a.last_readings[which]
-            if before is not None:
-                jumps.append(filled._replace(amount=_increase(before, first.amount)))
-            elif first_readings[which] is None:
-                first_readings[which] = filled
-        open_jumps, counts = _count(a.jumps, a.counts, jumps)
-        for key, count in b.counts.items():
-            counts[key] = counts.get(key, 0) + count
         return Spent(
             (a.span[0], b.span[1]),
             head,
-            open_jumps,
             time,
-            counts,
             tuple(mine if new is None else new for mine, new in zip(a.last, b.last, strict=True)),
-            tuple(first_readings),
             tuple(
-                mine if new is None else new
-                for mine, new in zip(a.last_readings, b.last_readings, strict=True)
+                join(mine, filled(new, lambda rise: self._fill_rise(rise, a.last)))
+                for mine, new in zip(a.counts, b.counts, strict=True)
             ),
+            self._entered(a, b) if b.entries else a.entries,
         )
 
     def edge(self, state: Spent, t_ns: int) -> Spent:
-        empty = (None,) * len(self.counters)
         last = state.last or (None,) * len(self.components)
-        return Spent((t_ns, t_ns), (), (), {}, {}, last, empty, state.last_readings or empty)
+        counts = state.counts or ((),) * len(self.counters)
+        return Spent((t_ns, t_ns), (), {}, last, tuple(map(carried, counts)))
 
     def facts(self, state: Spent) -> dict[str, Fact]:
         def times() -> Iterator[tuple[Situation, int]]:
@@ -193,12 +239,27 @@ class Situations:
                 yield _nothing_carried(situation), end_ns - start_ns
 
         def counts() -> Iterator[tuple[int, Situation, int]]:
-            for (counter, situation), count in state.counts.items():
-                yield counter, situation, count
-            for _, counter, amount, situation in state.jumps:
-                yield counter, _nothing_carried(situation), amount
+            for counter, found in enumerate(state.counts):
+                for situation, count in risen(found):
+                    yield counter, _nothing_carried(situation), count
+            for situation, count in state.entries.items():
+                yield len(self.counters), _nothing_carried(situation), count
 
         return self._describe(times(), counts())
+
+    def _entered(self, a: Spent, b: Spent) -> dict[Situation, int]:
+        """Entries of both; what seemed one at the start of ``b`` is none if it was inside."""
+        watched = self._watched
+        assert watched is not None
+        total = dict(a.entries)
+        for situation, count in b.entries.items():
+            before = tuple(
+                known[0] if value == CARRIED and known is not None else value
+                for value, known in zip(situation, a.last, strict=True)
+            )
+            if before[watched] not in self._inside:
+                total[before] = total.get(before, 0) + count
+        return total
 
     def _fill(
         self, segment: Segment, last: tuple[tuple[int, int] | None, ...]
@@ -213,9 +274,12 @@ class Situations:
         for start, end in itertools.pairwise(marks):
             yield Segment(start, end, self._known_at(start, situation, last))
 
-    def _fill_jump(self, jump: Jump, last: tuple[tuple[int, int] | None, ...]) -> Jump:
+    def _fill_rise(self, rise: Rise, last: tuple[tuple[int, int] | None, ...]) -> Rise:
+        assert rise.t_ns is not None
         # A counter's step belongs to the situation just before it.
-        return jump._replace(situation=self._known_at(jump.t_ns - 1, jump.situation, last))
+        situation = self._known_at(rise.t_ns - 1, rise.situation, last)
+        open_ns = rise.t_ns if CARRIED in situation else None
+        return rise._replace(situation=situation, t_ns=open_ns)
 
     def _known_at(
         self, t_ns: int, situation: Situation, last: tuple[tuple[int, int] | None, ...]
@@ -237,7 +301,7 @@ def _readings(
     columns: Columns,
     component: Component,
     which: int,
-    changes: list[tuple[int, int, int, Value]],
+    changes: list[Change],
 ) -> tuple[int, int] | None:
     """Add the changes of a component, and the ends of its readings; the last one is returned."""
     times, values = columns.channel(component.channel)
@@ -254,37 +318,12 @@ def _readings(
     if hold_ns is not None:
         ends = np.append(times[1:], columns.end_ns)
         lapsed = np.nonzero(ends - times > hold_ns)[0]
-        changes.extend((int(times[i]) + hold_ns, 1, which, None) for i in lapsed)
+        changes.extend((int(times[i]) + hold_ns, 1, which, None, 0) for i in lapsed)
         keep[lapsed[lapsed < len(times) - 1] + 1] = True
     changes.extend(
-        (int(t), 1, which, int(v)) for t, v in zip(times[keep], fixed[keep], strict=True)
+        (int(t), 1, which, int(v), 0) for t, v in zip(times[keep], fixed[keep], strict=True)
     )
     return int(fixed[-1]), int(times[-1])
-
-
-def _increases(
-    columns: Columns, channel: str, which: int, changes: list[tuple[int, int, int, Value]]
-) -> int | None:
-    """Add a counter's first reading and every one that differs from the one before."""
-    times, values = columns.channel(channel)
-    known = ~np.isnan(values)
-    if not known.all():
-        times, values = times[known], values[known]
-    if not len(times):
-        return None
-    fixed = np.rint(values).astype(np.int64)
-    keep = np.empty(len(times), dtype=np.bool_)
-    keep[0] = True
-    np.not_equal(fixed[1:], fixed[:-1], out=keep[1:])
-    changes.extend(
-        (int(t), 0, which, int(v)) for t, v in zip(times[keep], fixed[keep], strict=True)
-    )
-    return int(fixed[-1])
-
-
-def _increase(before: int, now: int) -> int:
-    """What a counter grew by; one that fell was reset and counts from zero."""
-    return now - before if now >= before else now
 
 
 def _settle(
@@ -309,18 +348,8 @@ def _settle(
     return tuple(open_), total
 
 
-def _count(
-    jumps: tuple[Jump, ...], counts: dict[tuple[int, Situation], int], new: list[Jump]
-) -> tuple[tuple[Jump, ...], dict[tuple[int, Situation], int]]:
-    """Add increases: those in a fully known situation to ``counts``, the others to the list."""
-    open_, total = list(jumps), dict(counts)
-    for jump in new:
-        if CARRIED in jump.situation:
-            open_.append(jump)
-        elif jump.amount:
-            key = (jump.counter, jump.situation)
-            total[key] = total.get(key, 0) + jump.amount
-    return tuple(sorted(j for j in open_ if j.amount)), total
+def _replaced(situation: Situation, which: int, to: Value) -> Situation:
+    return (*situation[:which], to, *situation[which + 1 :])
 
 
 def _nothing_carried(situation: Situation) -> Situation:

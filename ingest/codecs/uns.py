@@ -1,6 +1,6 @@
 """The ``uns`` codec: columnar JSON on the ISA-95 topic tree, and the run protocol's progress."""
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -9,20 +9,24 @@ from ingest import topics
 from ingest.cells import LARGEST
 from ingest.codecs import Unusable
 from ingest.codecs.stamps import Stamps, check_times, meta_of
-from ingest.messages import Asset, Batch, Birth, Envelope, Message, Progress
+from ingest.messages import Asset, Batch, Birth, Envelope, Floats, Message, Progress
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 MAX_SAMPLES = 20_000
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Cell = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+EXACT = 1 << 53
+"""Whole numbers up to here are exact in a float64."""
+Exact = Annotated[float, msgspec.Meta(ge=-EXACT, le=EXACT)]
 
 
-class _Data(msgspec.Struct):
+class _Data(msgspec.Struct, Generic[C]):
     """One or more samples: regular (``every_ns``) or at offsets from the first (``after_ns``)."""
 
     t_ns: int
-    ch: dict[str, list[Cell | None]]
+    ch: dict[str, list[C | None]]
     every_ns: int = 0
     after_ns: list[int] = []
     x_beilun: Stamps | None = None
@@ -32,6 +36,7 @@ class _Birth(msgspec.Struct):
     kind: str
     t_ns: int
     ch: dict[str, str]
+    limits: dict[str, tuple[Cell, Cell]] = {}
     x_beilun: Stamps | None = None
 
 
@@ -46,7 +51,9 @@ class _Progress(msgspec.Struct):
     connections: Count = 0
 
 
-_data = msgspec.json.Decoder(_Data)
+_data = msgspec.json.Decoder(_Data[Cell])
+_link = msgspec.json.Decoder(_Data[Exact])
+"""Of stream ``link``, whose sums of nanoseconds (``*_ns``) are added up as integers."""
 _birth = msgspec.json.Decoder(_Birth)
 _progress = msgspec.json.Decoder(_Progress)
 
@@ -68,11 +75,12 @@ class Uns:
         if stream == "birth":
             birth = _read(_birth, envelope.payload)
             check_times(birth.t_ns, birth.t_ns)
+            _check_limits(birth)
             meta = meta_of(birth.x_beilun, envelope, str(asset))
-            return (Birth(asset, birth.kind, birth.t_ns, birth.ch, meta),)
+            return (Birth(asset, birth.kind, birth.t_ns, birth.ch, meta, birth.limits),)
         if stream not in topics.STREAMS:
             raise Unusable("unknown_topic", f"no stream {stream!r}")
-        data = _read(_data, envelope.payload)
+        data = _read(_data if stream != "link" else _link, envelope.payload)
         return (_batch(data, asset, stream, envelope),)
 
     @staticmethod
@@ -85,7 +93,7 @@ class Uns:
         )  # fmt: skip
 
 
-def _batch(data: _Data, asset: Asset, stream: str, envelope: Envelope) -> Batch:
+def _batch(data: _Data[float], asset: Asset, stream: str, envelope: Envelope) -> Batch:
     sizes = {len(column) for column in data.ch.values()}
     if len(sizes) != 1:
         raise Unusable("bad_shape", f"columns of {sorted(sizes)} values" if sizes else "no columns")
@@ -108,7 +116,23 @@ def _batch(data: _Data, asset: Asset, stream: str, envelope: Envelope) -> Batch:
         times = np.array([data.t_ns], dtype=np.int64)
     check_times(int(times[0]), int(times[-1]))
     channels = {name: np.array(column, dtype=np.float64) for name, column in data.ch.items()}
+    if stream == "link":
+        _check_link(channels)
     return Batch(asset, stream, times, channels, meta_of(data.x_beilun, envelope, str(asset)))
+
+
+def _check_limits(birth: _Birth) -> None:
+    for name, (low, high) in birth.limits.items():
+        if name not in birth.ch:
+            raise Unusable("bad_shape", f"limits of {name!r}, which is not among the channels")
+        if not low < high:
+            raise Unusable("bad_shape", f"limits of {name!r}: {low:g} is not below {high:g}")
+
+
+def _check_link(channels: dict[str, Floats]) -> None:
+    for name, values in channels.items():
+        if not name.endswith("_ns") and bool((np.abs(values) > LARGEST).any()):
+            raise Unusable("bad_shape", f"{name} is beyond ±{LARGEST:g}")
 
 
 def _read(decoder: "msgspec.json.Decoder[T]", payload: bytes) -> T:
