@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from edge import kpis
 from edge.columns import Columns
-from edge.kpi import Kpi
+from edge.kpi import Kpi, ratio
 from edge.measures import Fact, Measure, add_facts, tailored
 from edge.measures.delays import Delays
 from edge.measures.levels import Levels
@@ -290,3 +291,13 @@ class TestEveryKpi:
 
 def test_kpi_names_are_sorted_and_unique() -> None:
     assert list(kpis.load()) == sorted(kpis.load())
+
+
+@given(
+    over=st.integers(-(10**30), 10**30),
+    under=st.integers(1, 10**30),
+    scale=st.one_of(st.integers(1, 10**12), st.fractions(min_value=Fraction(1, 10**9))),
+)
+def test_a_ratio_is_rounded_once(over: int, under: int, scale: Fraction | int) -> None:
+    assert ratio(over, under, scale) == float(Fraction(over, under) * scale)
+    assert ratio(None, under) is ratio(over, None) is ratio(over, 0) is None
