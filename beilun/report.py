@@ -24,7 +24,8 @@ _FIRST = (
     "effectiveness", "quality_ratio", "output", "energy_per_unit", "arm_cycle_time",
     "agv_utilisation", "wip_turnover_days", "wip", "throughput",
 )  # fmt: skip
-"""Columns in the order people look for them; the others follow by name."""
+"""What a run is summed up by, in the order people look for it. Assets that have none of these are
+shown with all they have."""
 
 _SHORT = {"1": "%", "{piece}": "pcs", "kW.h/{piece}": "kWh/pc", "kW.h/m": "kWh/m",
           "{piece}/h": "pcs/h", "d": "days", "{event}": "n"}  # fmt: skip
@@ -76,6 +77,7 @@ def kpi_tables(rows: Sequence[Row]) -> list[Table]:
     groups: dict[tuple[str, ...], list[Asset]] = {}
     for asset, values in of_asset.items():
         own = [name for name in values if not _of_network(known[name])]
+        own = [name for name in own if name in _FIRST] or own
         if asset.name != ALL and own:
             groups.setdefault(tuple(sorted(own, key=_place)), []).append(asset)
     tables = [
@@ -232,8 +234,12 @@ def show_tables(rows: Sequence[Row]) -> None:
     """Print the KPI tables, as wide as the terminal; a pipe is as wide as it takes."""
     terminal = console.is_terminal(sys.stdout)
     width = shutil.get_terminal_size().columns if terminal else sys.maxsize
+    shown: set[str] = set()
     for table in kpi_tables(rows):
         table.show(width)
+        shown.update(head.partition(" ")[0] for head in table.kpis)
+    if more := {row.kpi for row in rows if row.value is not None} - shown:
+        console.out(f"{len(more)} more KPIs have values; `beilun watch FILE --once` shows all", "")
 
 
 def as_json(row: Row) -> dict[str, object]:

@@ -8,6 +8,7 @@ import typer
 
 from beilun import compare, console, report, verdict
 from beilun.composing import recorded_policy, recorded_scenario, versions
+from beilun.link_report import without_observers
 from config.errors import Exit, RecordingError
 from edge.pipeline import Pipeline
 from edge.rows import Row, digest, last_rows
@@ -46,7 +47,7 @@ def command(
     if as_json and against is None:
         console.ndjson(report.as_json(row) for row in rows)
     elif not as_json:
-        report.show_tables(report.run_rows(rows, windows))
+        report.show_tables(without_observers(report.run_rows(rows, windows)))
         console.out("Ledger", *report.ledger_lines(account), "")
     if kept is not None and against is None:
         same = "the same as" if kept == fingerprint else "NOT the same as"
