@@ -189,6 +189,8 @@ def _text(kind: str, message: str) -> str:
         return "should be a table"
     if kind == "path_type":
         return "should be a path"
+    if kind == "too_short":
+        return "needs at least one"
     message = re.sub(r"^(?:Input|String) should", "should", message)
     return message.replace("valid dictionary", "table").replace("valid tuple", "list")
 

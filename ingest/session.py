@@ -251,6 +251,8 @@ class Session:
         self, topic: str, payload: bytes, *, qos: int, retain: bool, traffic: Traffic
     ) -> bool:
         """Hand a message to the connection; ``False`` when there is none. Never waits."""
+        if self._may_leave and traffic != "summary":
+            raise ValueError(f"{traffic} on a session that may leave the campus")
         if not self._ready or self._wire is None or self._wire.client is None:
             return False
         info = self._wire.client.publish(topic, payload, qos, retain)

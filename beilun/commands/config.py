@@ -68,6 +68,7 @@ def schema(
 
 def check_file(path: Path) -> str:
     """Validate one file by what it holds and return its kind; raises ``ConfigError``."""
+    from beilun.rehearsal import rehearse
     from config import settings, tomlfile
     from config.mapping import find_mapping
     from config.scenario import read_scenario
@@ -77,9 +78,8 @@ def check_file(path: Path) -> str:
 
     match kind_of(tomlfile.load(path)):
         case "scenario":
-            plant = read_scenario(path, kpis=kpis.load()).plant_file()
-            if isinstance(plant, Path):
-                load_plant(plant)
+            for note in rehearse(read_scenario(path, kpis=kpis.load())):
+                console.note(f"{path}: {note}")
             return "scenario"
         case "plant":
             load_plant(path)

@@ -25,6 +25,7 @@ from beilun.composing import (
     settle,
 )
 from beilun.link_report import link_lines, without_observers
+from beilun.rehearsal import rehearse
 from beilun.upsets import upset
 from config import settings as layers
 from config.errors import BeilunError, Exit, UnreachableError
@@ -42,7 +43,6 @@ from ingest.boundary import guarding, side
 from ingest.broker import Broker, BrokerAddress, running_broker
 from ingest.decode import Decoder
 from ingest.recording import Recording
-from simulator.plant import load_plant
 
 GRACE_S = 20.0
 """How long a stopped factory may take to end in good order."""
@@ -85,7 +85,8 @@ def command(
         f" {format_duration(chosen.length)} virtual over {chosen.network}."
         " Ctrl-C stops and reports."
     )
-    load_plant(chosen.plant_file())  # its problems are told before anything is started
+    for note in rehearse(chosen):  # problems are told before anything is started
+        console.note(note)
     fed_to = BrokerAddress.parse(effective.feed.url) if effective.feed.url else None
     with (
         guarding(chosen.campus) as boundary,
@@ -137,6 +138,11 @@ def command(
             verdict.write(junit, verdict.junit(chosen.name, verdicts))
         if stopped is not None:
             return stopped
+        whole_ns = chosen.length // policy.pane_ns * policy.pane_ns
+        if pipeline.engine.covered_ns < whole_ns:
+            ran, meant = format_duration(pipeline.engine.covered_ns), format_duration(whole_ns)
+            console.error(f"error: the simulating half ended after {ran} of {meant}")
+            return Exit.FAILED
         return verdict.exit_code(verdicts) if ending.account.closes else Exit.FAILED
 
 
@@ -232,6 +238,9 @@ async def _live(
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+            for task in tasks:
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    console.error(f"error: {task.get_name()}: {error!r}")
             if factory.returncode is None:
                 factory.kill()
             await factory.wait()

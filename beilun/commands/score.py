@@ -62,6 +62,10 @@ def command(
         console.ndjson(lines)
     else:
         console.table(tuple(lines[0]), [tuple(line.values()) for line in lines])
+        told = {(row.asset, row.kpi) for row in known}
+        untold = {kpi for asset, kpi, _, _ in rows if (asset, kpi) not in told}
+        if untold:
+            console.note(f"without a truth, for some asset or group: {', '.join(sorted(untold))}")
     return Exit.OK
 
 

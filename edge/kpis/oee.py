@@ -47,12 +47,15 @@ def _describe(times: Times, rises: Rises) -> dict[str, Fact]:
         facts[name] = facts.get(name, 0) + amount
 
     for (state, planned, order, _, mode, maintenance), spent_ns in times:
+        seen = element(state, order, mode, maintenance) if planned is not None else None
         if order is not None and order > 0:
             add("aoet_ns", spent_ns)
+            if seen is not None:
+                add("aoet_seen_ns", spent_ns)
         if maintenance in MAINTENANCE:
             add(f"{MAINTENANCE[maintenance].lower()}_ns", spent_ns)
         if planned:
-            where = _FACT[element(state, order, mode, maintenance)]
+            where = _FACT[seen]
             add(where, spent_ns)
             add("pbt_ns", spent_ns)
             if where == "dark_ns":
@@ -66,8 +69,12 @@ def _describe(times: Times, rises: Rises) -> dict[str, Fact]:
         if name == "failures":
             if state is None or not planned or order is None or order <= 0:
                 continue
-        elif name == "produced" and pri_us is not None:
-            add("planned_run_us", pri_us * count)
+        elif name == "produced" and state is not None:
+            # Pieces made unheard have no time they could be held against: theirs is dark.
+            if pri_us is None:
+                add("unpaced", count)
+            else:
+                add("planned_run_us", pri_us * count)
         add(name, count)
     return dict(facts)
 
@@ -116,8 +123,13 @@ def availability(facts: Facts) -> float | None:
     return ratio(number(facts, "apt_ns") or 0, seen_ns(facts))
 
 
+def planned_run_us(facts: Facts) -> int | None:
+    """Time the pieces were planned to take; ``None`` where nobody planned some of them."""
+    return None if number(facts, "unpaced") else number(facts, "planned_run_us") or 0
+
+
 def effectiveness(facts: Facts) -> float | None:
-    return ratio(number(facts, "planned_run_us") or 0, number(facts, "apt_ns"), 1_000)
+    return ratio(planned_run_us(facts), number(facts, "apt_ns"), 1_000)
 
 
 def quality(facts: Facts) -> float | None:
@@ -128,10 +140,10 @@ def index(facts: Facts, used_ns: int) -> Fraction | None:
     """The share of planned busy time that was ``used_ns``, times effectiveness and quality ratio,
     where APT and PQ cancel only on paper: it needs them. ``None``: no evidence."""
     under, made, fine = seen_ns(facts), number(facts, "produced"), good(facts)
-    run_us, apt_ns = number(facts, "planned_run_us"), number(facts, "apt_ns")
-    if not under:
+    run_us, apt_ns = planned_run_us(facts), number(facts, "apt_ns")
+    if not under or run_us is None:
         return None
-    if not apt_ns or not made or fine is None or run_us is None:
+    if not apt_ns or not made or fine is None:
         return Fraction(0)  # planned, seen, and it made nothing
     return Fraction(used_ns * run_us * 1_000 * fine, under * apt_ns * made)
 

@@ -1,7 +1,8 @@
 """Orders on a unit (ISO 22400-2): throughput rate, allocation ratio, production process ratio.
 
 The actual order execution time (AOET) here is the time with an order registered on the unit,
-planned or not: over the window of an order it is that order's. An order that runs over several
+planned or not: over the window of an order it is that order's. Shares of it are of the part that
+something is known of. An order that runs over several
 units has one AOET and the sum of their busy times, which no one unit's telemetry tells; these
 ratios are of one unit, at most 1, and never added up.
 """
@@ -14,15 +15,18 @@ from edge.measures import Facts
 
 
 def throughput_rate(facts: Facts) -> float | None:
-    return ratio(number(facts, "produced") or 0, number(facts, "aoet_ns"), 3_600 * NS_PER_S)
+    made = number(facts, "produced")
+    if made is None and not number(facts, "aoet_seen_ns"):
+        return None  # nothing was heard of the unit
+    return ratio(made or 0, number(facts, "aoet_ns"), 3_600 * NS_PER_S)
 
 
 def allocation_ratio(facts: Facts) -> float | None:
-    return ratio(aubt_ns(facts), number(facts, "aoet_ns"))
+    return ratio(aubt_ns(facts), number(facts, "aoet_seen_ns"))
 
 
 def process_ratio(facts: Facts) -> float | None:
-    return ratio(number(facts, "apt_ns") or 0, number(facts, "aoet_ns"))
+    return ratio(number(facts, "apt_ns") or 0, number(facts, "aoet_seen_ns"))
 
 
 KPIS = (

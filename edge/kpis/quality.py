@@ -18,8 +18,10 @@ def _plan(times: Times, rises: Rises) -> dict[str, Fact]:
     facts: dict[str, int] = {}
     for _, (quantity, planned_milli), count in rises:
         if quantity is not None and planned_milli is not None and quantity + planned_milli > 0:
-            each = round(_NANO * Fraction(planned_milli, quantity * 1_000 + planned_milli))
-            facts["planned_scrap_nano"] = facts.get("planned_scrap_nano", 0) + each * count
+            allowed = Fraction(planned_milli * count, quantity * 1_000 + planned_milli)
+            facts["planned_scrap_nano"] = facts.get("planned_scrap_nano", 0) + round(
+                _NANO * allowed
+            )
     return dict(facts)
 
 

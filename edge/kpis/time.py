@@ -1,7 +1,7 @@
 """How planned busy time is used (ISO 22400-2): allocation, utilisation, delay, set-up, load."""
 
 from edge.kpi import Kpi, number, ratio
-from edge.kpis.oee import CELL, COUNTED, MACHINES, UNIT, aubt_ns, aupt_ns, seen_ns
+from edge.kpis.oee import CELL, COUNTED, MACHINES, UNIT, aubt_ns, aupt_ns, planned_run_us, seen_ns
 from edge.measures import Facts
 
 UNITS = (*MACHINES, "cable_line")
@@ -25,7 +25,7 @@ def set_up(facts: Facts) -> float | None:
 
 
 def load(facts: Facts) -> float | None:
-    return ratio(number(facts, "planned_run_us"), seen_ns(facts), 1_000)
+    return ratio(planned_run_us(facts), seen_ns(facts), 1_000)
 
 
 KPIS = (
