@@ -173,12 +173,14 @@ def failed(life: Life) -> int:
 
 
 def pieces(life: Life) -> dict[str, int]:
-    """What counters rose by, and the planned run time of what was produced, in µs."""
+    """What counters rose by, and the planned run time of what was produced and heard, in µs."""
     totals = {name: int(max(readings.values())) for name, readings in life.counters.items()}
     run = 0
     readings = sorted(life.counters["produced"].items())
     for (_, before), (t, after) in itertools.pairwise(readings):
         was = max(s for s in life.steps["pri_s"] if s < t)
+        if life.at("state", t - 1) is None:
+            continue  # made unheard
         run += int(after - before) * round(life.steps["pri_s"][was] * 1_000_000)
     return {**totals, "planned_run_us": run}
 
