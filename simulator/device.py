@@ -15,10 +15,11 @@ import pkgutil
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cache
 from importlib.metadata import entry_points
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_checkable
 from zlib import crc32
 
 import numpy as np
@@ -46,6 +47,24 @@ Megapascals = Annotated[float, Field(gt=0, json_schema_extra={"unit": "MPa"})]
 Acceleration = Annotated[float, Field(gt=0, json_schema_extra={"unit": "m/s2"})]
 Length = Annotated[float, Field(gt=0, json_schema_extra={"unit": "m"})]
 Count = Annotated[int, Field(ge=1)]
+
+
+class Mode(IntEnum):
+    """PackML unit modes, as channel ``mode`` tells them."""
+
+    PRODUCTION = 1
+    MAINTENANCE = 2
+    MANUAL = 3
+    SETUP = 4
+
+
+class Maintenance(IntEnum):
+    """What is done to keep a unit running, as channel ``maintenance`` tells it."""
+
+    NONE = 0
+    CORRECTIVE = 1
+    PREVENTIVE = 2
+
 
 KWH_NJ = 36 * 10**9
 """The grid of every energy counter, 1e-5 kWh, in nanojoules (watts times nanoseconds)."""
@@ -248,7 +267,7 @@ class Device(Protocol):
     """One simulated device: a process in virtual time, and the reports it sends about it."""
 
     channels: ClassVar[Mapping[str, str]]
-    """Every channel it will ever send, with its unit."""
+    """Every channel it will ever send, or the MES about it, with its unit."""
     asset: Asset
     path: str
 
@@ -269,6 +288,16 @@ class Device(Protocol):
 
     def pieces(self) -> int:
         """Pieces it holds now."""
+        ...
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A device some of whose channels have specification limits."""
+
+    @property
+    def limits(self) -> Mapping[str, tuple[float, float]]:
+        """By channel the lower and the upper limit."""
         ...
 
 
@@ -336,11 +365,15 @@ class Unit:
         """What is measured: draws of the signals."""
         now = self.env.now
         self.state = Steps(now, S.STOPPED)
+        self.mode = Steps(now, Mode.PRODUCTION)
+        self.maintenance = Steps(now, Maintenance.NONE)
         self.energy = Meter(now, self.watts(S.STOPPED), KWH_NJ)
         self.order = Steps(now, 0)
         """Number of the order registered, 0 for none."""
         self.pri_ns = Steps(now, 0)
         """Planned time per item (cable: per metre) of that order."""
+        self.psut_ns = Steps(now, 0)
+        """Planned time to set up for that order."""
 
     def watts(self, state: PackML) -> int:
         """What it draws in a state."""
@@ -367,8 +400,9 @@ class Unit:
         self.enter(state)
         yield self.env.timeout(ns(seconds))
 
-    def register(self, order: "Order | None", pri_s: float = 0.0) -> None:
+    def register(self, order: "Order | None", pri_s: float = 0.0, psut_s: float = 0.0) -> None:
         """An order comes on the unit, or leaves it."""
+        self.psut_ns.set(self.env.now, ns(psut_s))
         self.order.set(self.env.now, 0 if order is None else order.number)
         self.pri_ns.set(self.env.now, ns(pri_s))
 
@@ -404,15 +438,28 @@ class Unit:
                 yield from self.rest()
                 yield from start_up()
 
+    def state_report(self, t_ns: int) -> Columns:
+        """State at a time, and mode and maintenance if it tells of them: always all of them, so
+        that what a lost message said is said again."""
+        ch = {
+            name: (steps.get(t_ns),)
+            for name, steps in (
+                ("state", self.state), ("mode", self.mode), ("maintenance", self.maintenance)
+            )
+            if name in self.channels
+        }  # fmt: skip
+        return Columns(self.asset, "state", t_ns, (t_ns,), ch)
+
     def state_reports(self, times: Times) -> list[Report]:
-        """Each change of state in the block, at once."""
-        return [
-            Columns(self.asset, "state", t, (t,), {"state": (value,)})
-            for t, value in self.state.between(*span(times))
-        ]
+        """Each change of state, mode or maintenance in the block, at once."""
+        logs = [self.state]
+        logs += [self.mode] if "mode" in self.channels else []
+        logs += [self.maintenance] if "maintenance" in self.channels else []
+        changes = {t_ns for log in logs for t_ns, _ in log.between(*span(times))}
+        return [self.state_report(t_ns) for t_ns in sorted(changes)]
 
     def process_reports(
-        self, times: Times, ch: Mapping[str, Sequence[float | int]]
+        self, times: Times, ch: Mapping[str, Sequence[float | int | None]]
     ) -> list[Report]:
         """Columns over the block, cut into panes; each is sent when it is full."""
         return [

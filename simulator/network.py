@@ -215,6 +215,11 @@ def _sums(group: Ints, values: Ints, groups: int) -> Ints:
     return out
 
 
+def _rows(total: int, need: int) -> list[int | None]:
+    """A sum over as many rows as it may take, the last ones full first."""
+    return [min(max(total - row * _MOST_NS, 0), _MOST_NS) for row in range(need - 1, -1, -1)]
+
+
 def report(
     asset: Asset,
     sent_ns: int,
@@ -228,8 +233,7 @@ def report(
         ch = {name: [*[values[0]] * (need - n), *values] for name, values in ch.items()}
         ch["count"] = [*[0] * (need - n), *ch["count"][need - n :]]
         n = need
-    blank = [None] * (n - need)
+    blank: list[int | None] = [None] * (n - need)
     for name, total in zip(_SUMS, hops, strict=True):
-        over = [min(max(total - row * _MOST_NS, 0), _MOST_NS) for row in range(need - 1, 0, -1)]
-        ch[name] = [*blank, *over, min(total, _MOST_NS)]
+        ch[name] = blank + ([total] if need == 1 else _rows(total, need))
     return Columns(asset, "link", sent_ns, [t_ns] * n, ch)

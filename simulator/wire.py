@@ -68,9 +68,18 @@ class Clock:
         return parts
 
 
-def birth(asset: Asset, kind: str, channels: Mapping[str, str], t_ns: int) -> Unstamped:
-    """The retained announcement of an asset."""
-    body = _encode({"kind": kind, "t_ns": t_ns, "ch": channels})
+def birth(
+    asset: Asset,
+    kind: str,
+    channels: Mapping[str, str],
+    t_ns: int,
+    limits: Mapping[str, tuple[float, float]] | None = None,
+) -> Unstamped:
+    """The retained announcement of an asset, with the specification limits of its channels."""
+    said: dict[str, object] = {"kind": kind, "t_ns": t_ns, "ch": channels}
+    if limits:
+        said["limits"] = limits
+    body = _encode(said)
     return Unstamped(asset, topics.of(asset, "birth"), body, t_ns, True)
 
 
@@ -154,7 +163,8 @@ def _columns(report: Columns) -> Unstamped:
         elif times[-1] == times[0]:
             said["after_ns"] = [0] * len(times)
         else:
-            said["after_ns"] = [t - times[0] for t in times]
+            first = times[0]
+            said["after_ns"] = [t - first for t in times]
     said["ch"] = report.ch
     topic = topics.of(report.asset, report.stream)
     retain = report.stream in _RETAINED
@@ -162,7 +172,7 @@ def _columns(report: Columns) -> Unstamped:
 
 
 def _regular(times: Sequence[int], step: int) -> bool:
-    return all(t == times[0] + step * i for i, t in enumerate(times))
+    return list(times) == list(range(times[0], times[-1] + 1, step))
 
 
 def _state(said: VdaState) -> dict[str, object]:

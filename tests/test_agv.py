@@ -151,7 +151,7 @@ def shop(link: Airs, **device: Any) -> tuple[Agv, Floor, Station]:
     sink = Station("f", floor)
     floor.run_to(START)
     Station("a", floor, sink).output.put(
-        Order(number=7, unit="-", product="p", quantity=1, pri_s=1)
+        Order(number=7, unit="-", product="p", quantity=1, pri_s=1), START
     )
     (agv,) = floor.devices
     assert isinstance(agv, Agv)

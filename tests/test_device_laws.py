@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from config.errors import ConfigError
 from config.faults import Fault, Outage
 from config.units import NS_PER_MS, NS_PER_S, parse_time
 from ingest.packml import PackML
@@ -16,7 +17,9 @@ from simulator.device import (
     Columns,
     Device,
     Kind,
+    Maintenance,
     Meter,
+    Mode,
     Steps,
     Unit,
     VdaState,
@@ -62,17 +65,25 @@ def device(kind: str, name: str, **settings: Any) -> dict[str, Any]:
 def floor(
     devices: list[dict[str, Any]], *, seed: int = 1, hours: float = 0.0, pieces: int = 10,
     network: str = "ethernet", calendar: Mapping[str, Any] = ALWAYS, quantity: int = 10**6,
-    faults: Sequence[Fault] = (),
+    faults: Sequence[Fault] = (), dies: int = 1, **plant_settings: Any,
 ) -> Floor:  # fmt: skip
     makers = [d["name"] for d in devices if d["kind"] in ("casting_cell", "cable_line")]
     orders = [
-        {"number": n, "unit": name, "product": "p", "quantity": quantity, "pri_s": 1.0}
-        for n, name in enumerate(makers, start=1)
+        {
+            "number": dies * n + die,
+            "unit": name,
+            "product": "p",
+            "quantity": quantity,
+            "pri_s": 1.0,
+            "mould": f"m{die}",
+        }
+        for n, name in enumerate(makers)
+        for die in range(1, dies + 1)
     ]
     plant = make_plant(
         {
             "site": "s", "pieces_per_container": pieces, "warehouse": "store", "calendar": calendar,
-            "node": NODES, "edge": EDGES, "device": devices, "order": orders,
+            "node": NODES, "edge": EDGES, "device": devices, "order": orders, **plant_settings,
         }
     )  # fmt: skip
     link = Link(load_profile(network), seed, None, faults, START)
@@ -232,7 +243,7 @@ def test_warm_up_scrap_comes_in_its_bands() -> None:
                     scrap_ratio=0.04, output_slots=10**6) for i in range(12)]  # fmt: skip
     world = floor([*cells, device("agv", "v")], hours=30)
     shots = [
-        (n, bad) for c in world.devices if isinstance(c, CastingCell) for *_, bad, n in c.shots
+        (s.number, s.bad) for c in world.devices if isinstance(c, CastingCell) for s in c.shots
     ]
     for low, high, share in ((1, 3, 0.98), (4, 6, 0.76), (7, 10, 0.08), (11, 50, 0.03),
                              (51, 300, 0.012), (301, 10**6, 0.0)):  # fmt: skip
@@ -287,6 +298,151 @@ def test_die_warms_with_fifteen_shots_and_cools_with_forty_minutes() -> None:
     cell.phase = Steps(START, 0)
     cell.reports(quiet)
     assert (cell._die_c - 30.0) / (hot - 30.0) == pytest.approx(math.exp(-1), rel=0.01)
+
+
+def cell_day(hours: float = 60, **settings: Any) -> CastingCell:
+    """A cell whose output never fills up."""
+    wide = {"output_slots": 10**6, **settings}
+    cell = find(floor([device("casting_cell", "c", **wide), device("agv", "v")], hours=hours), "c")
+    assert isinstance(cell, CastingCell)
+    return cell
+
+
+def spells(steps: Steps, value: int, end_ns: int) -> list[tuple[int, int]]:
+    """Start and end of each stretch in which a log has a value."""
+    ends = [*steps.t[1:], end_ns]
+    return [(a, b) for a, b, v in zip(steps.t, ends, steps.v, strict=True) if v == value]
+
+
+def test_every_shot_is_good_at_once_scrap_or_rework_at_every_instant() -> None:
+    cell = cell_day(scrap_ratio=0.2, rework_ratio=0.5, mtbf_s=3000.0)
+    for t_ns in cell.produced.t:
+        parts = (cell.first_pass, cell.scrap, cell.rework)
+        assert cell.produced.get(t_ns) == sum(steps.get(t_ns) for steps in parts)
+    assert cell.produced.last == len(cell.shots)
+    assert cell.produced.last - cell.first_pass.last == sum(shot.bad for shot in cell.shots)
+
+
+def test_a_share_of_warm_rejects_is_reworked_and_a_share_of_that_is_good() -> None:
+    cell = cell_day(scrap_ratio=0.3, rework_ratio=0.4, rework_s=60.0, rework_pass_ratio=0.7,
+                    mtbf_s=7200.0)  # fmt: skip
+    flow = cell.floor.flow
+    warm = sum(shot.bad and shot.number > 10 for shot in cell.shots)
+    assert warm > 700
+    assert abs(cell.rework.last / warm - 0.4) < 4 * math.sqrt(0.4 * 0.6 / warm)
+    done = cell.rework.last - len(cell._bench)
+    failed = flow.production_loss.last - cell.scrap.last
+    assert abs(failed / done - 0.3) < 4 * math.sqrt(0.3 * 0.7 / done)
+
+
+def test_the_bench_takes_one_piece_at_a_time_in_planned_time() -> None:
+    calendar = {"shift": [{"start": "00:00", "end": "12:00"}], "utc_offset": "+00:00",
+                "pause": [{"start": "04:00", "end": "06:00"}]}  # fmt: skip
+    busy = device("casting_cell", "c", scrap_ratio=0.5, rework_ratio=1.0, rework_s=600.0,
+                  rework_pass_ratio=0.0, output_slots=10**6, mtbf_s=1e9)  # fmt: skip
+    world = floor([busy, device("agv", "v")], hours=24, calendar=calendar)
+    cell = find(world, "c")
+    lost = [
+        t for t in world.flow.production_loss.t[1:] if cell.scrap.get(t) == cell.scrap.get(t - 1)
+    ]
+    assert len(cell._bench) > 100, "more than the bench can do"
+    assert all(world.calendar.planned(t - 1) for t in lost)
+    gaps = [b - a for a, b in pairwise(lost)]
+    two_hours = 7200 * NS_PER_S
+    assert set(gaps) == {600 * NS_PER_S, 600 * NS_PER_S + two_hours}
+    assert len(lost) == (10 * 3600 - (lost[0] - START) // NS_PER_S + 600) // 600
+
+
+def test_what_is_mended_reaches_the_warehouse_whatever_the_cell_does() -> None:
+    """Two orders of twelve pieces, nearly everything reworked: none is lost, none is left."""
+    cell = device("casting_cell", "c", scrap_ratio=0.6, rework_ratio=1.0, rework_pass_ratio=1.0,
+                  rework_s=400.0, output_slots=1, mtbf_s=1e9)  # fmt: skip
+    world = floor([cell, device("robot_arm", "r", scrap_ratio=0.0), device("agv", "v")], hours=30,
+                  quantity=12, dies=2, transport_loss_ratio=0.0)  # fmt: skip
+    flow, made = world.flow, find(world, "c")
+    assert made.rework.last > 10
+    assert made.pieces() == 0
+    lane = find(world, "r").output.pieces()
+    assert world.wip() == lane < 10, "the last container of an arm waits to be full"
+    assert flow.other_loss.last == 2, "one piece of each order goes to the laboratory"
+    assert flow.left.last + 2 + lane == made.first_pass.last + made.rework.last >= 24
+
+
+def test_a_repair_is_corrective_maintenance_and_only_that() -> None:
+    cell = cell_day(mtbf_s=2400.0, mttr_s=600.0, abort_ratio=0.5)
+    end_ns = cell.env.now
+    stands = [
+        s for state in (PackML.HELD, PackML.ABORTED) for s in spells(cell.state, state, end_ns)
+    ]
+    repairs = spells(cell.maintenance, Maintenance.CORRECTIVE, end_ns)
+    assert len(repairs) > 40
+    assert sorted(stands) == sorted(repairs)
+    assert not spells(cell.maintenance, Maintenance.PREVENTIVE, end_ns)
+    taken_s = [(b - a) / NS_PER_S for a, b in repairs[:-1]]
+    assert np.mean(taken_s) == pytest.approx(600.0, rel=4 / math.sqrt(len(taken_s)))
+
+
+def test_a_service_comes_after_its_running_time_and_takes_its_time() -> None:
+    cell = cell_day(24, maintain_every_h=2.0, maintain_s=1800.0, mtbf_s=1e9)
+    services = spells(cell.maintenance, Maintenance.PREVENTIVE, cell.env.now)
+    assert services == spells(cell.mode, Mode.MAINTENANCE, cell.env.now)
+    assert len(services) > 8
+    since_ns = START
+    for start_ns, end_ns in services[:-1]:
+        assert end_ns - start_ns == 1800 * NS_PER_S
+        assert cell.state.get(start_ns) == cell.state.get(end_ns - 1) == PackML.STOPPED
+        ran_ns = sum(s.cycle_ms for s in cell.shots if since_ns < s.end_ns <= start_ns) * NS_PER_MS
+        assert 0 <= ran_ns - 2 * 3600 * NS_PER_S < 61 * NS_PER_S
+        since_ns = end_ns
+
+
+def test_only_a_die_change_is_mode_set_up_and_takes_its_plan_on_the_mean() -> None:
+    cells = [device("casting_cell", f"c{i}", die_change_s=600.0, die_change_spread=0.2,
+                    output_slots=10**6) for i in range(4)]  # fmt: skip
+    world = floor([*cells, device("agv", "v")], hours=100, quantity=20, dies=30)
+    taken: list[float] = []
+    for cell in world.units:
+        changes = spells(cell.mode, Mode.SETUP, world.env.now)
+        assert len(changes) == 29, "the first die is in already"
+        for start_ns, end_ns in changes:
+            assert cell.state.get(start_ns) == cell.state.get(end_ns - 1) == PackML.RESETTING
+            assert cell.psut_ns.get(start_ns) == 600 * NS_PER_S
+            taken.append((end_ns - start_ns) / NS_PER_S)
+        assert cell.psut_ns.v[0] == 60 * NS_PER_S
+    assert min(taken) >= 300.0
+    assert np.mean(taken) == pytest.approx(600.0, abs=4 * 120.0 / math.sqrt(len(taken)))
+    assert np.std(taken) == pytest.approx(120.0, rel=4 / math.sqrt(2 * len(taken)))
+
+
+def test_the_biscuit_is_an_ar1_process_and_the_pressure_is_normal() -> None:
+    cell = cell_day(40, cycle_s=15.0, biscuit_sd_mm=2.0, biscuit_memory=0.6, pressure_sd_mpa=1.5,
+                    mtbf_s=7200.0)  # fmt: skip
+    n = len(cell.shots)
+    assert n > 8_000
+    biscuit = np.array([shot.biscuit_um for shot in cell.shots]) / 1000
+    assert np.mean(biscuit) == pytest.approx(25.0, abs=4 * 2.0 * math.sqrt(1.6 / 0.4 / n))
+    assert np.std(biscuit) == pytest.approx(2.0, rel=0.06)
+    for lag in (1, 2, 3):
+        together = np.corrcoef(biscuit[:-lag], biscuit[lag:])[0, 1]
+        assert together == pytest.approx(0.6**lag, abs=0.06)
+    cold = np.array([shot.bad and shot.number <= 10 for shot in cell.shots])
+    pressure = np.array([shot.pressure_kpa for shot in cell.shots]) / 1000
+    for some, mean in ((pressure[~cold], 70.0), (pressure[cold], 0.93 * 70.0)):
+        assert np.mean(some) == pytest.approx(mean, abs=4 * 1.5 / math.sqrt(len(some)))
+    assert np.std(pressure[~cold]) == pytest.approx(1.5, rel=0.04)
+    assert {shot.biscuit_um % 100 for shot in cell.shots} == {0}
+    assert {shot.pressure_kpa % 100 for shot in cell.shots} == {0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high"),
+    [("casting_cell", "biscuit_lsl_mm", "biscuit_usl_mm"),
+     ("casting_cell", "pressure_lsl_mpa", "pressure_usl_mpa"),
+     ("cable_line", "diameter_lsl_mm", "diameter_usl_mm")],
+)  # fmt: skip
+def test_limits_must_be_in_order(kind: str, low: str, high: str) -> None:
+    with pytest.raises(ConfigError, match="lower limit 9 is not below the upper 8"):
+        floor([device(kind, "x", **{low: 9.0, high: 8.0}), device("agv", "v")])
 
 
 # Robot arm
@@ -486,6 +642,64 @@ def test_a_line_is_executing_from_its_safe_speed_on() -> None:
     full_s = 0.1 + 0.75 * 1.12 / 0.05  # a scan, and the rest of the ramp
     times = executes_ns + NS_PER_MS * np.array([0, round(1000 * full_s) + 1])
     assert line._path.motion(times)[1].tolist() == pytest.approx([0.25 * 1.12, 1.12])
+
+
+def gauged(line: CableLine, minutes: int) -> dict[str, list[Any]]:
+    """Every sample of a line."""
+    out: dict[str, list[Any]] = {}
+    for times in blocks(minutes):
+        for report in line.reports(times):
+            if isinstance(report, Columns) and report.stream == "process":
+                for name, values in report.ch.items():
+                    out.setdefault(name, []).extend(values)
+    return out
+
+
+def test_spark_faults_are_a_poisson_process_over_metres() -> None:
+    line = cable(50, spark_faults_per_km=5.0, mtbf_s=1e9)
+    times = START + 180 * NS_PER_S * np.arange(0, 1001, dtype=np.int64)
+    found, length_km = line.spark_faults(times), line.length_mm(times) / 1e6
+    expected = 5.0 * length_km[-1]
+    assert abs(found[-1] - expected) < 4 * math.sqrt(expected)
+    per_step, drawn = np.diff(found), np.diff(length_km)
+    assert not per_step[drawn == 0.0].any(), "none while it stands"
+    strays = (per_step - 5.0 * drawn) ** 2
+    assert strays.sum() == pytest.approx(expected, rel=0.2), "variance as large as the mean"
+    twin = cable(50, spark_faults_per_km=5.0, mtbf_s=1e9)
+    assert twin.spark_faults(times[-1:])[0] == found[-1], "however often it is looked at"
+    assert not cable(1, spark_faults_per_km=0.0).spark_faults(times[:11]).any()
+
+
+def test_gauges_read_ar1_processes_while_the_line_moves_and_nothing_else() -> None:
+    line = cable(30, mtbf_s=1800.0, eccentricity_tau_s=60.0)
+    said = gauged(line, 30 * 60)
+    moving = line._path.motion(START + NS_PER_S * np.arange(1, 30 * 3600 + 1))[1] > 0.0
+    for name, mean, sd, tau_s in (
+        ("eccentricity_ratio", 0.04, 0.006, 60.0), ("diameter_mm", 62.0, 0.11, 60.0)
+    ):  # fmt: skip
+        values = said[name]
+        assert [v is not None for v in values] == moving.tolist()
+        read = np.array([v for v in values if v is not None])
+        free = len(read) / (2 * tau_s)  # readings as good as independent
+        assert np.mean(read) == pytest.approx(mean, abs=4 * sd / math.sqrt(free))
+        assert np.std(read) == pytest.approx(sd, rel=4 / math.sqrt(2 * free))
+        off = read - read.mean()
+        minute = (off[:-60] * off[60:]).mean() / (off * off).mean()
+        assert minute == pytest.approx(math.exp(-60.0 / tau_s), abs=0.1)
+    times, diameter, eccentricity = (np.concatenate(c) for c in zip(*line.gauged, strict=True))
+    assert len(times) == moving.sum()
+    assert (diameter / 100).tolist() == [v for v in said["diameter_mm"] if v is not None]
+    assert (eccentricity / 10_000).tolist() == [
+        v for v in said["eccentricity_ratio"] if v is not None
+    ]
+
+
+def test_setting_up_an_order_is_mode_set_up() -> None:
+    line = find(floor([device("cable_line", "l")], hours=3, quantity=2_000, dies=3), "l")
+    changes = spells(line.mode, Mode.SETUP, line.env.now)
+    assert len(changes) == 3
+    assert {b - a for a, b in changes} == {300 * NS_PER_S}
+    assert {line.psut_ns.get(a) for a, _ in changes} == {300 * NS_PER_S}
 
 
 def outage(seconds: float) -> list[Fault]:

@@ -105,9 +105,8 @@ def factory(
 
 
 def everything(made: Factory, chunk_ns: int = 60 * NS_PER_S) -> tuple[list[Made], list[Chunk]]:
-    births = made.births()
     chunks = list(made.chunks(chunk_ns))
-    return [*births, *(m for chunk in chunks for m in chunk.made)], chunks
+    return [m for chunk in chunks for m in chunk.made], chunks
 
 
 @pytest.fixture(scope="module")
@@ -182,14 +181,14 @@ def test_an_output_keeps_orders_apart_and_calls_once_per_container(quickstart: P
     called: list[Container] = []
     lane = Output(floor.env, 3, 2, called.append)
     for _ in range(4):
-        lane.put(first)
+        lane.put(first, START)
     assert [c.pieces for c in called] == [3]
-    lane.put(second)  # the last piece of the first order leaves alone
+    lane.put(second, START)  # the last piece of the first order leaves alone
     assert [(c.order, c.pieces) for c in called] == [(first, 3), (first, 1)]
-    lane.put(second)
+    lane.put(second, START)
     assert lane.room(second)
     assert not lane.room(first)
-    lane.put(second)
+    lane.put(second, START)
     assert not lane.room(second), "two wait, one is full"
     lane.take(called[0])
     assert [c.pieces for c in called] == [3, 1, 3]
@@ -329,13 +328,15 @@ def test_eight_hours_are_small_and_decode(shift: tuple[Factory, list[Made], list
     assert 50_000 < len(messages) < 85_000
     channels = {b.asset: b.channels for b in _births(messages)}
     own = {str(asset) for asset in channels if asset.area != "network"}
-    assert own == {d.path for d in made.floor.devices} | {made.floor.flow.path}
+    crew = made.floor.mes.crew
+    assert crew is not None
+    assert own == {d.path for d in made.floor.devices} | {made.floor.flow.path, crew.path}
     counts: Counter[str] = Counter()
     for message in messages:
         for said in decoded(message):
             if isinstance(said, Batch):
                 counts[said.stream] += 1
-                extra = {"planned", "order", "pri_s", "quantity"}
+                extra = {"planned", "order", "pri_s", "psut_s", "quantity"}
                 assert set(said.channels) <= set(channels[said.asset]) | extra
                 assert said.meta.run == "r"
                 assert said.meta.sent_ns is not None
@@ -350,6 +351,38 @@ def test_eight_hours_are_small_and_decode(shift: tuple[Factory, list[Made], list
         "link",
         "service",
     }
+
+
+def test_births_tell_limits_and_the_mes_tells_each_meter_its_co2_once(
+    shift: tuple[Factory, list[Made], list[Chunk]],
+) -> None:
+    births = {str(b.asset): b for b in _births(shift[1])}
+    cell = births["ningbo/casting/line1/dcm01"]
+    assert cell.limits == {"biscuit_mm": (20.0, 30.0), "pressure_mpa": (65.0, 75.0)}
+    assert births["ningbo/cable/hall1/cl01"].limits == {"diameter_mm": (61.5, 62.5)}
+    assert births["ningbo/casting/line1/arm01"].limits == {}
+    assert births["ningbo/staff/shift/crew"].kind == "crew"
+    told: Counter[str] = Counter()
+    for message in shift[1]:
+        if message.topic.endswith(("/calendar", "/flow")):
+            (said,) = decoded(message)
+            told.update(f"{said.asset.name} {c}" for c in ("co2_kg_per_kwh", "heads", "value_cny")
+                        if c in said.channels)  # fmt: skip
+            if "co2_kg_per_kwh" in said.channels:
+                assert said.channels["co2_kg_per_kwh"].tolist() == [0.5703]
+    units = {unit.asset.name for unit in shift[0].floor.units}
+    assert told == {f"{name} co2_kg_per_kwh": 1 for name in units} | {
+        "flow heads": 1, "flow value_cny": 1
+    }  # fmt: skip
+
+
+def test_without_staff_nobody_is_counted(quickstart: Plant) -> None:
+    data = tables(quickstart)
+    del data["staff"]
+    messages, _ = everything(factory(make_plant(data), fixed(1), minutes=1))
+    births = {b.asset.name: b for b in _births(messages)}
+    assert "crew" not in births
+    assert not {"heads", "value_cny"} & set(births["flow"].channels)
 
 
 def _births(messages: list[Made]) -> Iterator[Birth]:
@@ -411,7 +444,11 @@ def test_what_is_lost_is_counted_and_births_come_again(quickstart: Plant) -> Non
     births = {m.topic for m in messages if m.topic.endswith("/birth")}
     assert {topic for topic in births if "/network/" not in topic} == {
         f"beilun/v1/{path}/birth"
-        for path in [*(d.path for d in made.floor.devices), made.floor.flow.path]
+        for path in [
+            *(d.path for d in made.floor.devices),
+            made.floor.flow.path,
+            "ningbo/staff/shift/crew",
+        ]
     }
     for conn, account in made.ledger().items():
         mine = of(messages, conn)
@@ -427,7 +464,6 @@ def test_what_is_lost_is_counted_and_births_come_again(quickstart: Plant) -> Non
 
 def test_a_run_cut_short_closes_its_sums(quickstart: Plant) -> None:
     made = factory(quickstart, real("wifi-loaded"), minutes=60)
-    births = made.births()
     chunks: list[Chunk] = []
     for chunk in made.chunks(25 * NS_PER_S):
         chunks.append(chunk)
@@ -436,7 +472,7 @@ def test_a_run_cut_short_closes_its_sums(quickstart: Plant) -> None:
     assert len(chunks) == 6
     assert all(p.end for p in chunks[-1].progress)
     assert len(chunks[-1].progress) == 5
-    messages = [*births, *(m for c in chunks for m in c.made)]
+    messages = [m for c in chunks for m in c.made]
     cut_ns = START + 125 * NS_PER_S
     for conn, account in made.ledger().items():
         mine = of(messages, conn)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from beilun.offline import make_factory, run_offline
 from config.scenario import find_scenario
 from config.units import NS_PER_DAY, NS_PER_MS, NS_PER_S, parse_time
-from ingest.messages import TruthRow
+from ingest.messages import Asset, TruthRow
 from ingest.packml import PackML
 from ingest.recording import unpacked
 from simulator.device import Steps
@@ -25,6 +25,7 @@ from simulator.devices.casting_cell import CastingCell
 from simulator.factory import Factory, Made
 from simulator.link.link import Link
 from simulator.link.profile import load_profile
+from simulator.mes import Flow
 from simulator.plant import load_plant
 from simulator.plant.floor import Floor
 from simulator.truth import WINDOWS_NS, Area, Windows, truth_rows
@@ -38,8 +39,7 @@ SHIFT = 8 * HOUR
 def run() -> tuple[Factory, list[Made]]:
     plant, link = load_plant("quickstart"), Link(load_profile("ethernet"), 7)
     factory = Factory(plant, link, 7, "r", START, SHIFT)
-    births = factory.births()
-    return factory, [*births, *(m for chunk in factory.chunks() for m in chunk.made)]
+    return factory, [m for chunk in factory.chunks() for m in chunk.made]
 
 
 @pytest.fixture(scope="module")
@@ -149,11 +149,23 @@ def test_every_asset_kpi_and_window_has_one_row(rows: list[TruthRow]) -> None:
     assert len(keys) == len(set(keys))
     pairs = {(r.asset, r.kpi) for r in rows}
     assert len(keys) == len(pairs) * (480 + 8 + 1)
-    assert {kpi for _, kpi in pairs} == {
-        "availability", "effectiveness", "quality_ratio", "oee", "output", "energy_per_unit",
+    spread = {f"{channel}_{index}" for channel in ("biscuit", "pressure", "diameter")
+              for index in ("cm", "cmk", "cp", "cpk")}  # fmt: skip
+    assert {kpi for _, kpi in pairs} == spread | {
+        "availability", "effectiveness", "quality_ratio", "oee", "nee", "output", "energy_per_unit",
+        "co2_per_unit", "allocation_efficiency", "utilisation_efficiency", "technical_efficiency",
+        "setup_ratio", "equipment_load_ratio", "failures", "mtbf", "mtbf_iso", "mttf", "mttf_iso",
+        "mttr", "mttr_iso", "corrective_maintenance_ratio", "throughput_rate", "allocation_ratio",
+        "production_process_ratio", "scrap_ratio", "rework_ratio", "first_pass_yield",
+        "actual_to_planned_scrap", "warm_up_scrap_ratio", "shot_cycle_time",
         "arm_cycle_time", "line_speed", "running_speed", "good_length", "energy_per_metre",
-        "agv_utilisation", "wip", "wip_turnover_days", "throughput", "service_availability",
-        "service_failures", "delay_p50", "delay_p99", "delay_p999", "within_10ms",
+        "co2_per_metre", "spark_faults_per_km", "eccentricity_mean", "eccentricity_p95",
+        "agv_utilisation", "agv_mission_time", "agv_empty_ratio", "agv_waiting_ratio",
+        "wip", "wip_turnover_days", "wip_age_days", "wip_inventory_days", "inventory_turns",
+        "throughput", "fall_off_ratio", "finished_goods_ratio", "integrated_goods_ratio",
+        "production_loss_ratio", "storage_loss_ratio", "other_loss_ratio", "output_per_head",
+        "value_per_head", "worker_efficiency", "service_availability", "service_failures",
+        "messages", "delay_p50", "delay_p99", "delay_p999", "within_10ms",
         "endpoint_delay", "radio_delay", "core_delay", "transport_delay",
     }  # fmt: skip
 
@@ -169,7 +181,50 @@ def test_nothing_is_said_of_the_break(rows: list[TruthRow]) -> None:
     assert value(rows, "flow", "throughput", MINUTE, noon) == 0.0
 
 
+def test_the_time_model_nests_in_every_window(
+    run: tuple[Factory, list[Made]], rows: list[TruthRow]
+) -> None:
+    """availability = allocation x utilisation efficiency, NEE / OEE = 1 / (1 - setup ratio),
+    corrective and preventive maintenance share all of it."""
+    by = {(r.asset, r.kpi, r.window_start_ns, r.window_length_ns): r.value for r in rows}
+    checked = 0
+    for (asset, kpi, *window), oee in by.items():
+        if kpi != "oee":
+            continue
+
+        def of(name: str, asset: str = asset, window: list[int] = window) -> Any:
+            return by[asset, name, window[0], window[1]]
+
+        allocated, used = of("allocation_efficiency"), of("utilisation_efficiency")
+        if allocated and used is not None:
+            assert of("availability") == pytest.approx(allocated * used, rel=1e-12)
+        if oee:
+            assert of("nee") == pytest.approx(oee / (1.0 - of("setup_ratio")), rel=1e-12)
+            assert of("equipment_load_ratio") * of("quality_ratio") == pytest.approx(oee, rel=1e-12)
+            checked += 1
+        if of("quality_ratio") is not None:
+            rejects = of("scrap_ratio") + of("rework_ratio")
+            assert of("quality_ratio") == pytest.approx(1.0 - rejects, abs=1e-12)
+            assert of("first_pass_yield") == of("quality_ratio"), "each part is inspected once"
+    assert checked > 1000
+
+
 # By hand, from the logs, without the truth's own tools
+
+
+def test_capability_by_the_textbook(run: tuple[Factory, list[Made]], rows: list[TruthRow]) -> None:
+    cell = next(d for d in run[0].floor.devices if isinstance(d, CastingCell))
+    for hour in (1, 6):
+        low = START + hour * HOUR
+        known = [(s.end_ns, s.biscuit_um / 1000) for s in cell.shots]
+        mine = np.array([v for t, v in known if low <= t < low + HOUR])
+        steps = np.array([b - a for (_, a), (t, b) in pairwise(known) if low <= t < low + HOUR])
+        room = min(30.0 - mine.mean(), mine.mean() - 20.0)
+        for sigma, wide, near in (
+            (mine.std(ddof=1), "cm", "cmk"), (np.sqrt((steps**2).mean() / 2), "cp", "cpk")
+        ):  # fmt: skip
+            told = [value(rows, "dcm01", f"biscuit_{k}", HOUR, low) for k in (wide, near)]
+            assert told == pytest.approx([10.0 / (6 * sigma), room / (3 * sigma)], rel=1e-9)
 
 
 def test_availability_by_walking_through_the_log(
@@ -207,6 +262,79 @@ def test_littles_law_by_the_pieces_themselves(
     assert value(rows, "flow", "wip") == pytest.approx(held / SHIFT, rel=1e-12)
     assert value(rows, "flow", "throughput") == flow.left.last / 8
     assert days == pytest.approx(value(rows, "flow", "wip") / (flow.left.last * 3), rel=1e-9)
+
+
+def test_persons_at_work_by_looking_at_the_machines_each_second(
+    run: tuple[Factory, list[Made]], rows: list[TruthRow]
+) -> None:
+    floor = run[0].floor
+    tended = {PackML.RESETTING, PackML.STARTING, PackML.COMPLETING}
+    there = at_work = 0.0
+    for t_ns in range(START + HOUR, START + 2 * HOUR, NS_PER_S):
+        bound = 0.0
+        for unit in floor.units:
+            if unit.maintenance.get(t_ns) or unit.state.get(t_ns) in tended:
+                bound += 1.0
+            elif unit.state.get(t_ns) == PackML.EXECUTE and unit.order.get(t_ns):
+                bound += 0.5
+        there += 6.0
+        at_work += min(bound, 6.0)
+    told = value(rows, "crew", "worker_efficiency", HOUR, START + HOUR)
+    assert told == pytest.approx(at_work / there, rel=0.002)
+    assert value(rows, "crew", "worker_efficiency", MINUTE, START + 4 * HOUR) is None, "the break"
+
+
+@given(
+    moves=st.lists(st.tuples(st.integers(0, 9_000), st.integers(0, 3)), min_size=1, max_size=60),
+    cut=st.integers(0, 200_000), length=st.integers(1, 200_000),
+)  # fmt: skip
+@settings(max_examples=100, deadline=None)
+def test_ages_and_littles_law_differ_by_what_lies_in_the_shop_at_the_edges(
+    moves: list[tuple[int, int]], cut: int, length: int
+) -> None:
+    """Pieces that leave take their whole age along, WIP counts what of it lies in the window: so
+    the two differ at most by the pieces there at its two ends, times the longest stay."""
+    flow, queue, t_ns = Flow(Asset("s", "a", "l", "flow"), 0), list[int](), 0
+    longest = 0
+    for wait_ms, leaving in moves:
+        t_ns += wait_ms * NS_PER_MS
+        flow.enter(t_ns)
+        queue.append(t_ns)
+        out, queue = queue[:leaving], queue[leaving:]
+        flow.leave(t_ns, out)
+        longest = max([longest, *(t_ns - entered for entered in out)])
+    low, high = cut * NS_PER_MS, (cut + length) * NS_PER_MS
+    end = max(high, t_ns)
+    longest = max([longest, *(end - entered for entered in queue)])
+    logs = (flow.entered, flow.left)
+    held, gone = (Area(0, end, (steps, lambda v: v))(np.array([low, high])) for steps in logs)
+    wip_ns = int(np.diff(held - gone)[0])
+    ages_ns = (flow.age_ms.get(high) - flow.age_ms.get(low)) * NS_PER_MS
+    edges = sum(flow.entered.get(t) - flow.left.get(t) for t in (low, high))
+    assert abs(wip_ns - ages_ns) <= edges * longest
+
+
+def test_an_age_is_whole_milliseconds_and_off_by_less_than_one() -> None:
+    flow = Flow(Asset("s", "a", "l", "flow"), 0)
+    flow.enter(1_999_999)
+    flow.leave(7_000_001, [1_999_999])
+    assert flow.age_ms.last == 6
+    report = flow.report(7_000_001)
+    assert report.ch["age_piece_s"] == (0.006,)
+
+
+def test_what_was_consumed_became_good_was_lost_or_is_in_process(
+    run: tuple[Factory, list[Made]],
+) -> None:
+    floor = run[0].floor
+    sent = samples(run[1], "/flow/flow")
+    names = ("integrated_good", "production_loss", "storage_loss", "other_loss")
+    wip = -1
+    for index, (t_ns, consumed) in enumerate(sent["consumed"]):
+        wip = sent["entered"][index][1] - sent["left"][index][1] - sent["scrapped"][index][1]
+        assert consumed == wip + sum(sent[name][index][1] for name in names), t_ns
+    assert wip == floor.wip()
+    assert sent["other_loss"][-1][1] > 0
 
 
 # Against the wire
@@ -257,10 +385,16 @@ def test_what_was_sent_is_what_is_true(
 def test_state_on_the_wire_is_the_log(run: tuple[Factory, list[Made]]) -> None:
     for unit in run[0].floor.units:
         sent = samples(run[1], f"/{unit.asset.name}/state")["state"]
-        assert sent == list(zip(unit.state.t, unit.state.v, strict=True))
+        changes = [s for i, s in enumerate(sent) if not i or sent[i - 1][1] != s[1]]
+        assert changes == list(zip(unit.state.t, unit.state.v, strict=True))
         orders = samples(run[1], f"/{unit.asset.name}/orders")
         assert orders["order"] == list(zip(unit.order.t, unit.order.v, strict=True))
         assert all(round(v * NS_PER_S) == unit.pri_ns.get(t) for t, v in orders["pri_s"])
+        assert all(round(v * NS_PER_S) == unit.psut_ns.get(t) for t, v in orders["psut_s"])
+        for name, log in (("mode", unit.mode), ("maintenance", unit.maintenance)):
+            told = samples(run[1], f"/{unit.asset.name}/state").get(name, [])
+            assert all(log.get(t) == v for t, v in told)
+            assert not told or {t for t, _ in told} >= set(log.t)
         sampled = samples(run[1], f"/{unit.asset.name}/process")["state"]
         assert len(sampled) == 8 * 3600 + 1
         assert all(unit.state.get(t) == v for t, v in sampled)
@@ -290,7 +424,6 @@ def test_delays_are_true_message_by_message() -> None:
     """Every window by hand from the trace, which nothing of the truth has touched."""
     scenario = find_scenario("quickstart", changes={"length": "4m", "fault": FAULTS})
     factory = make_factory(scenario, "r", trace=True)
-    factory.births()
     for _ in factory.chunks():
         pass
     tracer = factory.trace()
@@ -316,7 +449,7 @@ def test_delays_are_true_message_by_message() -> None:
                         spent[*key, hop] += sum(columns[part][row] for part in parts)
     found = [r for r in factory.truth(lengths) if "/network/" in r.asset]
     assert {(r.asset, r.window_start_ns, r.window_length_ns) for r in found} >= set(delays)
-    assert len(found) == 8 * len({r.asset for r in found}) * (24 + 4 + 1)
+    assert len(found) == 9 * len({r.asset for r in found}) * (24 + 4 + 1)
     silent = 0
     for r in found:
         key = (r.asset, r.window_start_ns, r.window_length_ns)
@@ -324,6 +457,8 @@ def test_delays_are_true_message_by_message() -> None:
         if not ordered:
             assert r.value is None
             silent += 1
+        elif r.kpi == "messages":
+            assert r.value == len(ordered)
         elif r.kpi == "within_10ms":
             good = sum(delay <= 10 * NS_PER_MS for delay in ordered)
             assert r.value == good / len(ordered)

@@ -36,6 +36,9 @@ class _State(_Header):
     nodeStates: list[msgspec.Raw]
     driving: bool
     batteryState: _Battery
+    newBaseRequest: bool = False
+    paused: bool = False
+    errors: list[msgspec.Raw] = []
     loads: list[msgspec.Raw] = []
     agvPosition: _Position | None = None
 
@@ -96,10 +99,12 @@ def _asset(stamps: Stamps | None, serial: str) -> Asset:
 
 def _channels(said: _State) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
     position = said.agvPosition
+    wants = said.newBaseRequest or said.paused or bool(said.errors)
     columns = {
         "mission": float(bool(said.orderId) and bool(said.nodeStates)),
         "driving": float(said.driving),
         "loaded": float(bool(said.loads)),
+        "waiting": float(wants and not said.driving),
         "charging": float(said.batteryState.charging),
         "battery_ratio": said.batteryState.batteryCharge / 100.0,
         "x_m": position.x if position else float("nan"),

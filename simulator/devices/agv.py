@@ -25,7 +25,7 @@ its controller, as VDA 5050 stamps do.
 """
 
 from bisect import bisect_right
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import atan2, sqrt
@@ -228,8 +228,8 @@ class Agv:
     """
 
     channels: ClassVar[Mapping[str, str]] = {
-        "mission": "1", "driving": "1", "loaded": "1", "charging": "1", "battery_ratio": "1",
-        "x_m": "m", "y_m": "m", "bin": "1", "count": "1", "down": "1",
+        "mission": "1", "driving": "1", "loaded": "1", "waiting": "1", "charging": "1",
+        "battery_ratio": "1", "x_m": "m", "y_m": "m", "bin": "1", "count": "1", "down": "1",
         **SERVICE_CHANNELS,
     }  # fmt: skip
 
@@ -263,6 +263,14 @@ class Agv:
     def base_m(self) -> float:
         """The way it is released at a time."""
         return self.spec.base_m
+
+    def log(self, read: Callable[[Situation], bool]) -> Steps:
+        """Since when a statement about its situation holds, and since when not."""
+        (first_ns, first), *changes = self._situations
+        steps = Steps(first_ns, int(read(first)))
+        for t_ns, situation in changes:
+            steps.set(t_ns, int(read(situation)))
+        return steps
 
     @property
     def halted_ns(self) -> int:

@@ -17,16 +17,18 @@ from its present speed brings it there), and it looks ahead in the loop no furth
 """
 
 from bisect import bisect_right
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from enum import Enum
-from math import inf, sqrt
+from math import exp, inf, sqrt
 from typing import Annotated, Any, ClassVar, Literal
+from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 from simpy import Event
 
-from config.units import NS_PER_S, Kilowatts, MetresPerSecond, Milliseconds, Seconds
+from config.units import NS_PER_S, Kilowatts, MetresPerSecond, Milliseconds, Ratio, Seconds
 from ingest.messages import Floats, Times
 from ingest.packml import PackML as S
 from simulator.device import (
@@ -38,6 +40,7 @@ from simulator.device import (
     Kilonewtons,
     Length,
     Millimetres,
+    Mode,
     Process,
     Report,
     Unit,
@@ -49,6 +52,8 @@ from simulator.device import (
 from simulator.plant.control import SERVICE_CHANNELS
 from simulator.plant.floor import Floor
 from simulator.plant.speed_loop import SpeedLoop
+
+Flags = NDArray[np.bool_]
 
 
 class CableLineSpec(DeviceSpec):
@@ -84,13 +89,34 @@ class CableLineSpec(DeviceSpec):
     """Draw while it stands."""
     diameter_mm: Millimetres = 62.0
     """Outer diameter."""
+    diameter_lsl_mm: Millimetres = 61.5
+    """Lower specification limit of the diameter."""
+    diameter_usl_mm: Millimetres = 62.5
+    """Upper specification limit of the diameter."""
     tension_kn: Kilonewtons = 8.0
     """Capstan tension at full speed."""
+    spark_faults_per_km: Annotated[float, Field(ge=0, json_schema_extra={"unit": "1/km"})] = 0.1
+    """Faults that the spark tester finds, on the mean."""
+    eccentricity_ratio: Ratio = 0.04
+    """Mean eccentricity of the insulation, wall to wall."""
+    eccentricity_sd_ratio: Ratio = 0.006
+    """Its standard deviation in the long run."""
+    eccentricity_tau_s: Seconds = 300.0
+    """Time in which a deviation falls to 37 %, while the line moves."""
+
+    def settings_problems(self) -> list[str]:
+        """Limits must be in order."""
+        low, high = self.diameter_lsl_mm, self.diameter_usl_mm
+        if low >= high:
+            return [f"diameter: lower limit {low:g} is not below the upper {high:g}"]
+        return []
 
 
 MOVING = (S.EXECUTE, S.STARTING, S.HOLDING, S.UNHOLDING, S.SUSPENDING, S.UNSUSPENDING, S.STOPPING,
           S.COMPLETING)  # fmt: skip
 _MM = 1_000
+_DIAMETER, _ECCENTRICITY = 100, 10_000
+"""Steps of the gauges: a hundredth of a millimetre, a hundredth of a per cent."""
 _NEVER_S = 3.2e9
 _AHEAD_NS = 60 * NS_PER_S
 """How far a line looks ahead in its loop."""
@@ -204,11 +230,16 @@ class CableLine(Unit):
     ``restart_scrap_m`` metres. Energy is the exact integral of a power that is constant in each
     state. The diameter is not controlled over the link: its gauge looks at it 20 to 50 m behind the
     head, and against a dead time of half a minute no link delay would show.
+
+    Spark faults lie on the cable as a Poisson process over its metres, good or not. Diameter and
+    eccentricity are AR(1) processes over the seconds in which the line moves (the diameter with a
+    time constant of 60 s and a deviation of 0.11 mm); while it stands the gauges read nothing.
     """
 
     channels: ClassVar[Mapping[str, str]] = {
-        "state": "PackML", "length_m": "m", "scrap_m": "m", "energy_kwh": "kWh",
-        "speed_mps": "m/s", "diameter_mm": "mm", "tension_kn": "kN",
+        "state": "PackML", "mode": "1", "length_m": "m", "scrap_m": "m", "energy_kwh": "kWh",
+        "co2_kg_per_kwh": "kg/kWh", "speed_mps": "m/s", "diameter_mm": "mm", "tension_kn": "kN",
+        "spark_faults": "1", "eccentricity_ratio": "1",
         "bin": "1", "count": "1", "down": "1", **SERVICE_CHANNELS,
     }  # fmt: skip
 
@@ -223,7 +254,21 @@ class CableLine(Unit):
         self._until_trip_ns = ns(self.dice.exponential(spec.mtbf_s))
         self._reel_end_m = spec.reel_m
         """Length of cable at which the reel on the pay-off is used up."""
+        identity = crc32(self.path.encode())
+        self._flaws = np.random.default_rng([floor.seed, identity, 2])
+        """Where on the cable the spark tester finds something."""
+        self._fault_mm: Ints = np.empty(0, dtype=np.int64)
+        self._wall = np.random.default_rng([floor.seed, identity, 3])
         self._diameter_mm = 0.0
+        self._off_centre = float(self._wall.standard_normal())
+        """Deviation of the eccentricity, in standard deviations."""
+        self.gauged: list[tuple[Times, Ints, Ints]] = []
+        """What the gauges read so far: times, diameter and eccentricity, in their steps."""
+
+    @property
+    def limits(self) -> Mapping[str, tuple[float, float]]:
+        """Of the diameter."""
+        return {"diameter_mm": (self.spec.diameter_lsl_mm, self.spec.diameter_usl_mm)}
 
     def watts(self, state: S) -> int:
         """Moving or not."""
@@ -239,11 +284,23 @@ class CableLine(Unit):
         spoilt = self._path.scrap(length, self.spec.restart_scrap_m)
         return np.floor(spoilt * _MM + 1e-6).astype(np.int64)
 
+    def spark_faults(self, times: Times) -> Ints:
+        """Faults on the length made."""
+        length_mm = self.length_mm(times)
+        per_mm = self.spec.spark_faults_per_km / 1_000_000
+        while per_mm and (not len(self._fault_mm) or self._fault_mm[-1] <= length_mm[-1]):
+            last_mm = self._fault_mm[-1] if len(self._fault_mm) else 0
+            gaps = np.ceil(self._flaws.exponential(1.0 / per_mm, 64)).astype(np.int64)
+            self._fault_mm = np.concatenate((self._fault_mm, last_mm + np.cumsum(gaps)))
+        found = np.searchsorted(self._fault_mm, length_mm, side="right")
+        return np.asarray(found, dtype=np.int64)
+
     def run(self) -> Process:
         """Make order after order; then idle."""
         for order in self._orders:
             yield from self.rest()
-            self.register(order, order.pri_s)
+            self.register(order, order.pri_s, self.spec.set_up_s)
+            self.mode.set(self.env.now, Mode.SETUP)
             target_m = order.quantity + self._path.good_m(self.env.now, self.spec.restart_scrap_m)
             yield from self._start_up(self.spec.set_up_s)
             while (end := (yield from self._draw(target_m))) is not End.ORDER:
@@ -274,6 +331,7 @@ class CableLine(Unit):
 
     def _start_up(self, set_up_s: float) -> Process:
         yield from self.pace(S.RESETTING, set_up_s)
+        self.mode.set(self.env.now, Mode.PRODUCTION)
         yield from self.pace(S.IDLE, 1.0)
         yield from self._ramp_up(S.STARTING)
 
@@ -366,10 +424,11 @@ class CableLine(Unit):
         """State and counters at the start."""
         state = (self.state.get(t_ns),)
         return [
-            Columns(self.asset, "state", t_ns, (t_ns,), {"state": state}),
+            self.state_report(t_ns),
             Columns(self.asset, "process", t_ns, (t_ns,), {
                 "state": state, "length_m": (0.0,), "scrap_m": (0.0,), "energy_kwh": (0.0,),
                 "speed_mps": (0.0,), "diameter_mm": (None,), "tension_kn": (0.0,),
+                "spark_faults": (0,), "eccentricity_ratio": (None,),
             }),
             *self.control.first_reports(t_ns),
         ]  # fmt: skip
@@ -380,14 +439,10 @@ class CableLine(Unit):
         noise = self.noise.standard_normal((len(times), 3))
         _, speed = self._path.motion(times)
         moving = speed > 0.0
-        drift: list[float] = []
-        for step in noise[:, 0].tolist():
-            self._diameter_mm += -self._diameter_mm / 60.0 + 0.02 * step
-            drift.append(self._diameter_mm)
+        diameter, eccentricity = self._gauge(times, moving, noise[:, 0])
         measured = np.where(moving, speed + 0.004 * noise[:, 1], 0.0)
         tension = spec.tension_kn * (0.3 + 0.7 * speed / spec.speed_mps)
-        diameter = rounded(spec.diameter_mm + np.array(drift), 2)
-        ch: dict[str, list[float]] = {
+        ch: dict[str, Sequence[float | int | None]] = {
             "state": self.state.at(times).tolist(),
             "length_m": on_grid(self.length_mm(times), _MM),
             "scrap_m": on_grid(self.scrap_mm(times), _MM),
@@ -395,11 +450,42 @@ class CableLine(Unit):
             "speed_mps": rounded(np.maximum(measured, 0.0), 3),
             "diameter_mm": diameter,
             "tension_kn": rounded(tension + 0.05 * noise[:, 2], 2),
+            "spark_faults": self.spark_faults(times).tolist(),
+            "eccentricity_ratio": eccentricity,
         }
         return [
             *self.state_reports(times), *self.process_reports(times, ch),
             *self.control.reports(*span(times)),
         ]  # fmt: skip
+
+    def _gauge(
+        self, times: Times, moving: Flags, steps: Floats
+    ) -> tuple[list[float | None], list[float | None]]:
+        """Read both gauges, once a second."""
+        spec = self.spec
+        keeps = exp(-1.0 / spec.eccentricity_tau_s)
+        fresh = sqrt(1.0 - keeps * keeps)
+        drift: list[float] = []
+        off: list[float] = []
+        pushes = self._wall.standard_normal(len(times)).tolist()
+        for runs, step, push in zip(moving.tolist(), steps.tolist(), pushes, strict=True):
+            if runs:
+                self._diameter_mm += -self._diameter_mm / 60.0 + 0.02 * step
+                self._off_centre = keeps * self._off_centre + fresh * push
+            drift.append(self._diameter_mm)
+            off.append(self._off_centre)
+        ratio = spec.eccentricity_ratio + spec.eccentricity_sd_ratio * np.array(off)
+        diameter = np.rint((spec.diameter_mm + np.array(drift)) * _DIAMETER).astype(np.int64)
+        eccentricity = np.rint(np.maximum(ratio, 0.0) * _ECCENTRICITY).astype(np.int64)
+        self.gauged.append((times[moving], diameter[moving], eccentricity[moving]))
+        return (
+            _shown(on_grid(diameter, _DIAMETER), moving),
+            _shown(on_grid(eccentricity, _ECCENTRICITY), moving),
+        )
+
+
+def _shown(values: list[float], moving: Flags) -> list[float | None]:
+    return [v if runs else None for v, runs in zip(values, moving.tolist(), strict=True)]
 
 
 MODEL = (CableLineSpec, CableLine)

@@ -90,8 +90,8 @@ class RobotArm(Unit):
 
     channels: ClassVar[Mapping[str, str]] = {
         "state": "PackML", "produced": "1", "scrap": "1", "energy_kwh": "kWh",
-        "current_j1_a": "A", "winding_c": "degC", "cycle_s": "s", "wait_s": "s",
-        "bin": "1", "count": "1", "down": "1", **SERVICE_CHANNELS,
+        "co2_kg_per_kwh": "kg/kWh", "current_j1_a": "A", "winding_c": "degC", "cycle_s": "s",
+        "wait_s": "s", "bin": "1", "count": "1", "down": "1", **SERVICE_CHANNELS,
     }  # fmt: skip
 
     def __init__(self, spec: RobotArmSpec, floor: Floor) -> None:
@@ -111,7 +111,8 @@ class RobotArm(Unit):
         self._input: deque[Container] = deque()
         self._bell = Bell(self.env)
         self._coming = 0
-        self._at_work = 0
+        self._at_work: deque[int] = deque()
+        """When each piece of the container at work was shot, the one in hand first."""
         self._winding_c = spec.ambient_c
         floor.trimming.append(self)
 
@@ -121,7 +122,7 @@ class RobotArm(Unit):
 
     def free(self) -> int:
         """Containers there is room for, those on their way counted."""
-        return self.spec.input_slots - self._coming - len(self._input) - (self._at_work > 0)
+        return self.spec.input_slots - self._coming - len(self._input) - bool(self._at_work)
 
     def reserve(self) -> None:
         """One will come."""
@@ -138,7 +139,7 @@ class RobotArm(Unit):
 
     def pieces(self) -> int:
         """At the input, in hand, and on the output lane."""
-        return sum(c.pieces for c in self._input) + self._at_work + self.output.pieces()
+        return sum(c.pieces for c in self._input) + len(self._at_work) + self.output.pieces()
 
     def run(self) -> Process:
         """Work off container after container."""
@@ -148,7 +149,7 @@ class RobotArm(Unit):
             yield from self.await_outside(lambda: bool(self._input), self._bell, self._start_up)
             yield self.env.timeout(ns(SWAP_S))
             container = self._input.popleft()
-            self._at_work = container.pieces
+            self._at_work = container.entered_ns
             if self.order.last != container.order.number:
                 self.register(container.order, container.order.trim_pri_s)
             while self._at_work:
@@ -190,13 +191,13 @@ class RobotArm(Unit):
             self._log_phases(cycle_ns, first_ns, cycle_ns)
             yield self.env.timeout(cycle_ns - first_ns)
         now = self.env.now
-        self._at_work -= 1
+        entered_ns = self._at_work.popleft()
         self.produced.add(now)
         if spoilt:
             self.scrap.add(now)
-            self.floor.flow.scrapped.add(now)
+            self.floor.flow.lose(now, self.floor.flow.production_loss)
         else:
-            self.output.put(order)
+            self.output.put(order, entered_ns)
         self.cycles.append((now, round((now - start_ns) / NS_PER_MS), round(wait_ns / 1000)))
 
     def _log_phases(self, cycle_ns: int, from_ns: int, to_ns: int) -> None:
@@ -215,9 +216,10 @@ class RobotArm(Unit):
         """State and counters at the start."""
         state = (self.state.get(t_ns),)
         return [
-            Columns(self.asset, "state", t_ns, (t_ns,), {"state": state}),
+            self.state_report(t_ns),
             Columns(self.asset, "process", t_ns, (t_ns,), {
-                "state": state, "produced": (0,), "energy_kwh": (0.0,),
+                "state": state, "produced": (0,), "scrap": (0,),
+                "energy_kwh": (0.0,),
                 "current_j1_a": (self.spec.gravity_a,), "winding_c": (self.spec.ambient_c,),
             }),
             *self.control.first_reports(t_ns),

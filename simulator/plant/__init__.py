@@ -5,15 +5,24 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from math import hypot
+from math import ceil, hypot
 from pathlib import Path
 from typing import Annotated, Any, Self, Union
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from config import tomlfile
 from config.errors import UsageError
-from config.units import Metres, Seconds
+from config.units import Metres, Ratio, Seconds
+from ingest.topics import is_level
 from simulator.device import Count, DeviceSpec, Length, kinds
 
 _STRICT = ConfigDict(
@@ -89,6 +98,32 @@ class Radio(BaseModel):
     """North of the layout's origin: where the map has y 0."""
 
 
+class Staff(BaseModel):
+    """The persons of the plant, and what their work is worth."""
+
+    model_config = _STRICT
+
+    crew: str = "crew"
+    """Name of the asset that tells who is there."""
+    heads: Count
+    """Persons on the payroll: what output per head is divided by, all shifts together."""
+    per_shift: Annotated[float, Field(gt=0)]
+    """Persons planned to be there in planned time."""
+    running: Annotated[float, Field(ge=0)] = 0.5
+    """Persons bound to a machine that executes an order."""
+    tending: Annotated[float, Field(ge=0)] = 1.0
+    """Persons bound to a machine that is set up, repaired or maintained."""
+    value_cny_per_piece: Annotated[float, Field(ge=0, json_schema_extra={"unit": "CNY"})] = 12.0
+    """Value added to a piece that leaves."""
+
+    @field_validator("crew")
+    @classmethod
+    def _is_level(cls, value: str) -> str:
+        if not is_level(value):
+            raise ValueError("needs letters, digits, dot, dash or underscore only")
+        return value
+
+
 class Order(BaseModel):
     """A job for one unit."""
 
@@ -108,6 +143,13 @@ class Order(BaseModel):
     """Planned run time per piece at the trimming arm."""
     mould: str = ""
     """The die; another one than before means a die change."""
+    planned_scrap_ratio: Ratio = 0.06
+    """Scrap that the plan allows for, as a share of the good pieces, in whole pieces."""
+
+    @property
+    def planned_scrap(self) -> int:
+        """Pieces of scrap that the plan allows for, rounded up."""
+        return ceil(round(self.quantity * self.planned_scrap_ratio, 6))
 
 
 class Plant(BaseModel):
@@ -125,6 +167,15 @@ class Plant(BaseModel):
     """Transfer batch: pieces that travel together."""
     warehouse: str = ""
     """Node of the finished-goods warehouse; needed where there are AGVs."""
+    transport_loss_ratio: Ratio = 0.0005
+    """Share of pieces found spoilt by storage and transport when they reach the warehouse."""
+    lab_pieces: Annotated[int, Field(ge=0)] = 1
+    """Pieces of each order, the first to reach the warehouse, that are cut up in the laboratory."""
+    co2_kg_per_kwh: Annotated[float, Field(ge=0, json_schema_extra={"unit": "kg/kWh"})] = 0.5703
+    """CO2 per kilowatt-hour of electricity. The default is China's mean of 2022, as the Ministry of
+    Ecology and Environment set it in February 2023 (from memory: an estimate); put your grid's."""
+    staff: Staff | None = None
+    """Without it nobody is counted."""
     calendar: CalendarSpec
     node: Annotated[tuple[Node, ...], Field(strict=False)] = ()
     edge: Annotated[tuple[Edge, ...], Field(strict=False)] = ()

@@ -3,6 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 from zlib import crc32
 
 import numpy as np
@@ -90,8 +91,10 @@ class Lane:
 
     def heard_ns(self, t_ns: int) -> int:
         """The last arrival up to a time; heartbeats up to then are sent. Ask in order of time."""
-        self.advance(t_ns)
-        self._pass(t_ns)
+        if t_ns >= self._beat_ns:
+            self.advance(t_ns)
+        if self._coming and self._coming[0] <= t_ns:
+            self._pass(t_ns)
         return self._heard_ns
 
     def _pass(self, t_ns: int) -> None:
@@ -189,7 +192,11 @@ class Service:
     def longest_miss(self, delays: Ints) -> int:
         """The longest run of misses among delays in order of arrival, begun earlier or not."""
         longest = 0
-        for late in (delays > DEADLINE_NS).tolist():
+        missed = delays > DEADLINE_NS
+        if not missed.any():  # as it mostly is
+            self._missed = 0 if len(missed) else self._missed
+            return 0
+        for late in missed.tolist():
             self._missed = self._missed + 1 if late else 0
             longest = max(longest, self._missed)
         return longest
@@ -226,27 +233,29 @@ class Control:
         keys: list[Ints] = []
         out: list[Columns] = []
         misses: list[list[int]] = []
-        for down, lane in enumerate((self.up, self.down)):
+        for way, lane in enumerate((self.up, self.down)):
             lane.advance(end_ns)
             arrived, delay = lane.delays(end_ns)
-            changes, missed = self._serve(self.services[down], arrived, delay, start_ns, end_ns)
+            changes, missed = self._serve(self.services[way], arrived, delay, start_ns, end_ns)
             out += changes
             misses.append(missed)
             second = (arrived - start_ns) // NS_PER_S
-            keys.append((second * 2 + down) * _BINS + np.minimum(bins.bin_of(delay), _BINS - 1))
+            keys.append((second * 2 + way) * _BINS + np.minimum(bins.bin_of(delay), _BINS - 1))
         found, count = np.unique(np.concatenate(keys), return_counts=True)
-        number, rest = found % _BINS, found // _BINS
+        rest = found // _BINS
         t_ns = start_ns + rest // 2 * NS_PER_S
         panes = range(start_ns - start_ns % PANE_NS, end_ns, PANE_NS)
-        for pane_ns, *missed in zip(panes, *misses, strict=False):
+        cuts = np.searchsorted(t_ns, [*panes, panes[-1] + PANE_NS]).tolist()
+        stamps: list[int] = t_ns.tolist()
+        columns = (found % _BINS, count, rest % 2)
+        number, counts, down = (cast(list[int | None], c.tolist()) for c in columns)
+        for pane_ns, (low, high), *missed in zip(panes, pairwise(cuts), *misses, strict=False):
             sent_ns = min(pane_ns + PANE_NS, end_ns)
-            low, high = np.searchsorted(t_ns, (pane_ns, pane_ns + PANE_NS)).tolist()
-            rows = slice(low, high)
-            times: list[int] = t_ns[rows].tolist() or [sent_ns - 1]
+            times = stamps[low:high] or [sent_ns - 1]
             ch: dict[str, list[int | None]] = {
-                "bin": number[rows].tolist() or [None],
-                "count": count[rows].tolist() or [None],
-                "down": (rest[rows] % 2).tolist() or [None],
+                "bin": number[low:high] or [None],
+                "count": counts[low:high] or [None],
+                "down": down[low:high] or [None],
             }
             for service, n in zip(self.services, missed, strict=True):
                 ch[f"{service.way}_misses"] = [*[None] * (len(times) - 1), n]
@@ -260,6 +269,9 @@ class Control:
         service.note(arrived, end_ns)
         changes = service.up.between(start_ns, end_ns)
         panes = np.arange(start_ns - start_ns % PANE_NS, end_ns + PANE_NS, PANE_NS)
+        if not (delay > DEADLINE_NS).any():
+            misses = [service.longest_miss(delay)] * (len(panes) - 1)
+            return [self._service(service, t_ns) for t_ns, _ in changes], misses
         cuts = np.searchsorted(arrived, panes).tolist()
         misses = [service.longest_miss(delay[low:high]) for low, high in pairwise(cuts)]
         return [self._service(service, t_ns) for t_ns, _ in changes], misses

@@ -8,12 +8,14 @@ the machines tell the fleet manager and their interlocks at the MEC travels over
 it takes is time lost.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
+from zlib import crc32
 
+import numpy as np
 import simpy
 
 from config.units import NS_PER_MS
@@ -30,10 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Container:
-    """Pieces of one order that travel together."""
+    """Pieces of one order that travel together, first in, first out."""
 
     order: Order
-    pieces: int = 0
+    entered_ns: deque[int] = field(default_factory=deque[int])
+    """When each piece was shot."""
+
+    @property
+    def pieces(self) -> int:
+        """How many there are."""
+        return len(self.entered_ns)
 
 
 class Source(Protocol):
@@ -82,13 +90,14 @@ class Output:
             return True
         return not self._closing and filling.order is order and filling.pieces < self._size
 
-    def put(self, order: Order) -> None:
-        """Add a piece; pieces of different orders never share a container."""
+    def put(self, order: Order, entered_ns: int) -> None:
+        """Add a piece that was shot at a time; pieces of different orders never share a
+        container."""
         if self._filling is not None and self._filling.order is not order:
             self.close()
         if self._filling is None:
             self._filling = Container(order)
-        self._filling.pieces += 1
+        self._filling.entered_ns.append(entered_ns)
         if self._filling.pieces >= self._size:
             self.close()
 
@@ -116,12 +125,16 @@ class Output:
 
 
 class Warehouse:
-    """Takes everything; what arrives has left the process."""
+    """Takes everything; what arrives has left the process, as goods or as a loss."""
 
-    def __init__(self, node: str, env: World, flow: Flow) -> None:
-        self.node = node
+    def __init__(self, plant: Plant, env: World, flow: Flow, seed: int) -> None:
+        self.node = plant.warehouse
         self._env = env
         self._flow = flow
+        self._loss_ratio = plant.transport_loss_ratio
+        self._lab_pieces = plant.lab_pieces
+        self._in_lab: Counter[int] = Counter()
+        self._dice = np.random.default_rng([seed, crc32(flow.path.encode()), 1])
 
     def free(self) -> int:
         """There is always room."""
@@ -131,8 +144,19 @@ class Warehouse:
         """Nothing to keep free."""
 
     def receive(self, container: Container) -> None:
-        """Count the pieces out."""
-        self._flow.left.add(self._env.now, container.pieces)
+        """Inspect the pieces and book them out."""
+        now, number, good = self._env.now, container.order.number, list[int]()
+        for entered_ns, die in zip(
+            container.entered_ns, self._dice.random(container.pieces).tolist(), strict=True
+        ):
+            if die < self._loss_ratio:
+                self._flow.lose(now, self._flow.storage_loss)
+            elif self._in_lab[number] < self._lab_pieces:
+                self._in_lab[number] += 1
+                self._flow.lose(now, self._flow.other_loss)
+            else:
+                good.append(entered_ns)
+        self._flow.leave(now, good)
 
 
 Way = tuple[tuple[str, float], ...]
@@ -308,16 +332,17 @@ class Floor:
         cells = [spec for spec in plant.device if spec.kind == "casting_cell"]
         area, line = (cells[0].area, cells[0].line) if cells else ("casting", "line1")
         self.has_flow = bool(cells)
-        self.flow = Flow(Asset(plant.site, area, line, plant.flow), start_ns)
+        self.flow = Flow(Asset(plant.site, area, line, plant.flow), start_ns, plant.staff)
         self.fleet = Fleet(self.env, self.calendar, self.roads)
-        self.warehouse = Warehouse(plant.warehouse, self.env, self.flow)
+        self.warehouse = Warehouse(plant, self.env, self.flow, seed)
         self.trimming: list[Sink] = []
         self.controls: list[Control] = []
         self._terminals: dict[str, Terminal] = {}
         self.devices: list[Device] = [kinds()[s.kind].model(s, self) for s in plant.device]
         self.units: list[Unit] = [device for device in self.devices if isinstance(device, Unit)]
         assets = [*(device.asset for device in self.devices)]
-        self.mes = Mes(plant, self.calendar, self.units, assets, self.flow)
+        flow = self.flow if self.has_flow else None
+        self.mes = Mes(plant, self.calendar, self.units, assets, flow, start_ns)
         for device in self.devices:
             self.env.process(device.run())
         self.env.process(self.fleet.run())
