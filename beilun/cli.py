@@ -36,6 +36,7 @@ VERBS = {
 }
 NOUNS = {
     "kpis": ("nouns:kpis", "list the KPIs, or describe one"),
+    "kpis explain": ("kpis_explain", "say where the value of a KPI came from"),
     "devices": ("nouns:devices", "list the device kinds, or describe one"),
     "scenarios": ("nouns:scenarios", "list the scenarios, or describe one"),
     "networks": ("nouns:networks", "list the network profiles, or describe one"),

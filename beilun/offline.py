@@ -52,10 +52,8 @@ def make_factory(scenario: Scenario, run: str, *, trace: bool = False) -> "Facto
     faults = [fault for fault in scenario.fault if not isinstance(fault, ClockStep)]
     link = Link(profile, scenario.seed, layout, faults, scenario.start)
     span = (scenario.start, scenario.length)
-    if layout is None:
-        return Factory(plant, link, scenario.seed, run, *span, clocks=clocks, trace=trace)
-    cells = [cell.name for cell in layout.cell]
-    return Factory(plant, link, scenario.seed, run, *span, cells=cells, clocks=clocks, trace=trace)
+    names = link.cell_names
+    return Factory(plant, link, scenario.seed, run, *span, cells=names, clocks=clocks, trace=trace)
 
 
 def run_offline(scenario: Scenario, path: Path) -> Outcome:
@@ -66,7 +64,7 @@ def run_offline(scenario: Scenario, path: Path) -> Outcome:
         store = RowStore(recording)
         store.prepare()
         pipeline = Pipeline(recording, Decoder(), policy_of(scenario.edge), RUN, store.write)
-        pending = [_received(made.topic, made.payload) for made in factory.births()]
+        pending: list[Received] = []
         for chunk in factory.chunks():
             pending += [_received(item.topic, item.payload) for item in chunk.in_order()]
             while len(pending) >= GROUP:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from config.model import Spec
-from config.units import Decibels, DurationNs, MegabitsPerSecond, Metres
+from config.units import Decibels, DelayNs, DurationNs, MegabitsPerSecond, Metres
 
 
 class Area(Spec):
@@ -20,14 +20,15 @@ class Area(Spec):
 class Timed(Spec):
     """What every fault has."""
 
-    after: DurationNs
-    """When it begins, from the start of the run."""
+    after: DelayNs
+    """When it begins, from the start of the run; ``0s``: with it."""
     length: DurationNs
     """How long it lasts."""
 
 
 class Outage(Timed):
-    """A cell, all cells of a station, or the whole network is off the air."""
+    """A cell, all cells of a station, or the whole network is off the air. A wire has no cells: a
+    fault of some leaves it as it is, so that one scenario fits wire and radio."""
 
     kind: Literal["outage"]
     cell: str = ""
@@ -35,7 +36,8 @@ class Outage(Timed):
 
 
 class Backhaul(Timed):
-    """Radio as usual, but nothing passes between the station and the MEC."""
+    """Radio as usual, but nothing passes between the station and the MEC. On a wire, which has no
+    cells, a fault of some has no effect."""
 
     kind: Literal["backhaul"]
     cell: str = ""
@@ -43,7 +45,8 @@ class Backhaul(Timed):
 
 
 class Congestion(Timed):
-    """More video in a slice of a cell. It loads; nobody's dice change."""
+    """More video in a slice of a cell. It loads; nobody's dice change. On a wire, which has no
+    cells, a fault of some has no effect."""
 
     kind: Literal["congestion"]
     flows: Annotated[int, Field(ge=1, le=100_000)]

@@ -87,6 +87,12 @@ DurationNs = Annotated[
     BeforeValidator(_as_ns),
     Field(gt=0, json_schema_extra=_unit("duration, like 90s or 1h30m")),
 ]
+DelayNs = Annotated[
+    int,
+    BeforeValidator(_as_ns),
+    Field(ge=0, json_schema_extra=_unit("duration, like 90s or 1h30m")),
+]
+"""A duration that may be none: ``0s`` is at once."""
 TimeNs = Annotated[int, BeforeValidator(_as_time_ns), Field(json_schema_extra=_unit("RFC 3339"))]
 Seconds = Annotated[float, Field(gt=0, json_schema_extra=_unit("s"))]
 Metres = Annotated[float, Field(json_schema_extra=_unit("m"))]

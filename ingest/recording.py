@@ -61,7 +61,7 @@ PARTS = (
 is spent at both ends: processing in device and network, a gap between cells, behind other messages,
 for a grant or a free medium, for a slot, on the air, for repair, on the way between station and
 MEC, and behind a segment that was lost."""
-_TRACED = ("number", "sent_ns", "arrival_ns", "n_bytes", "cell", "rounds", *PARTS)
+_TRACED = ("number", "sent_ns", "arrival_ns", "n_bytes", "cell", "rounds", *PARTS, "cause")
 _TRACE_MESSAGES = 4_096
 """How many messages of a bearer make a block of the trace."""
 
@@ -86,7 +86,8 @@ class Trace(NamedTuple):
 
     ``way`` is ``telemetry``, or the direction of control traffic, ``up`` or ``down``. The columns:
     ``number`` (telemetry: the message's ``seq``; control: 1, 2, 3 ...), ``sent_ns``, ``arrival_ns``
-    (-1: lost), ``n_bytes``, ``cell``, ``rounds`` of HARQ, and ``PARTS``.
+    (-1: lost), ``n_bytes``, ``cell``, ``rounds`` of HARQ, ``PARTS``, and ``cause``,
+    what held a message back or lost it (``simulator.link.surroundings.CAUSES``).
     """
 
     asset: str
@@ -185,7 +186,7 @@ def _unsqueezed(piece: tuple[int, int, int, bytes]) -> Times:
 
 def unpacked(data: bytes) -> dict[str, Times]:
     pieces = list(map(_unsqueezed, _unpack_trace(zlib.decompress(data))))
-    columns: dict[str, Times] = dict(zip(_TRACED, pieces, strict=False))
+    columns: dict[str, Times] = dict(zip(_TRACED, pieces[:-1], strict=False))
     columns["number"], columns["sent_ns"] = map(np.cumsum, (pieces[0], pieces[1]))
     columns["arrival_ns"] = np.where(
         pieces[-1] > 0, -1,
@@ -255,7 +256,7 @@ class Recording:
             raise RecordingError(
                 f"not readable as a recording: {error}",
                 at=str(self.path),
-                hint="if it was cut off, --salvage uses everything before the damage",
+                hint="if it was cut off, `beilun replay --salvage` uses everything before it",
             ) from None
         if found is None and fresh:
             self.set_meta({"format": FORMAT})

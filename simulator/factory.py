@@ -3,8 +3,8 @@
 Theory of operation
 ===================
 
-The plant runs ahead in blocks of a minute, whatever chunks are asked for, so that results cannot
-depend on them. What was sent in a block rides its device's own bearer; then it waits at the
+The plant runs ahead in blocks of three minutes, whatever chunks are asked for, so that results
+cannot depend on them. What was sent in a block rides its device's own bearer; then it waits at the
 connection of the device's area, and a chunk lets go of everything that has arrived by its end:
 
     block   |-- plant runs, devices report, link says when it arrives --|--
@@ -15,13 +15,18 @@ A bearer keeps the order of sending, a connection that of arrival. Nothing arriv
 sent, so when the plant has run to some time, all that arrives by then is known and can be numbered
 for good. What the link loses is never numbered; it is counted as made and lost. The MES and the
 network's monitor stand beside the MEC: their connections are wires.
+
+A device first says what it is (its birth) and how it is (its first reports). What the link loses of
+that is said again every second until it arrives, in the words of the start: only the time of
+sending is a later one. A birth therefore precedes all else of its device only where none is lost.
 """
 
 import heapq
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -33,7 +38,8 @@ from config.units import NS_PER_S
 from ingest import topics
 from ingest.messages import Asset, Times, TruthRow
 from ingest.recording import Tracer
-from simulator.device import PANE_NS, Device, Ints, Report, ns
+from simulator.device import PANE_NS, Device, Ints, Limited, Report, ns
+from simulator.link.surroundings import CAUSES
 from simulator.network import AREA as NETWORK
 from simulator.network import CHANNELS, Born, Monitor, slice_of
 from simulator.plant import Plant
@@ -45,9 +51,11 @@ from simulator.wire import STAMP_BYTES, Clock, Jump, Unstamped, Wire, birth, pro
 if TYPE_CHECKING:
     from simulator.link.link import Link
 
-BLOCK_NS = 60 * NS_PER_S
-OPENING_NS = NS_PER_S
-"""A connection opens with its births: other messages wait for those that arrive this soon."""
+BLOCK_NS = 180 * NS_PER_S
+"""The plant runs ahead by so much: in shorter blocks calls would cost more than the work."""
+CHUNK_NS = 60 * NS_PER_S
+AGAIN_NS = NS_PER_S
+"""How soon a device says again what was lost of its birth and first reports."""
 MES = "mes"
 WIRE_NS = 500_000
 """Delay of a wire at the MEC."""
@@ -105,9 +113,7 @@ class Account:
 
 
 class _Carrier(Protocol):
-    """What takes messages to the broker: a bearer, or a wire."""
-
-    lost: dict[str, int]
+    """What takes messages to the broker: a bearer, or a wire, which loses nothing."""
 
     def send_many(self, t_ns: Times, n_bytes: Ints) -> Ints:
         """Arrivals of messages in order of time; -1 for one that never arrives."""
@@ -122,6 +128,18 @@ class _Sending:
     carrier: str
     sent_ns: int
     message: Unstamped
+    until_heard: bool = False
+    """Whether it is said again when the link loses it."""
+
+
+_sent_ns = attrgetter("sent_ns")
+
+
+class _Carried(NamedTuple):
+    """A message, and when it arrives: -1 if it never does."""
+
+    sending: _Sending
+    arrival_ns: int
 
 
 class _Arrived(NamedTuple):
@@ -144,33 +162,30 @@ class _Member:
     clock: Clock
 
 
-class _Connection:
+class Connection:
     """One connection: what arrives on it from its carriers, in order, and its numbers."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.next_cseq = 1
         self._waiting: list[_Arrived] = []
-        self._open_ns = 0
         self._sent_ns: list[int] = []
-        self._lost: list[tuple[int, str]] = []
+        self._losses: list[tuple[int, str]] = []
+        """These two: what was sent, and lost, after the time of the last account."""
+        self._made = 0
+        self._lost: Counter[str] = Counter()
 
-    def sent(self, times: Iterable[int], lost: Iterable[tuple[int, str]]) -> None:
-        """Count what was sent since the last time, and what of it gets lost, by cause."""
+    def sent(self, times: Iterable[int]) -> None:
+        """Count what was sent since the last time."""
         self._sent_ns += sorted(times)
-        self._lost += lost
+
+    def lose(self, losses: Iterable[tuple[int, str]]) -> None:
+        """Note what of it was lost: when each was sent, and the cause."""
+        self._losses = sorted([*self._losses, *losses])
 
     def arrive(self, item: _Arrived) -> None:
         """A message is under way and known to arrive."""
-        if item.arrival_ns < self._open_ns:
-            item = item._replace(arrival_ns=self._open_ns)
         heapq.heappush(self._waiting, item)
-
-    def opening(self, to_ns: int) -> Iterator[_Arrived]:
-        """The births that arrive soon, when nothing else is under way; all others come later."""
-        for item in self.by(to_ns):
-            self._open_ns = item.arrival_ns
-            yield item
 
     def by(self, t_ns: int) -> Iterator[_Arrived]:
         """Take what has arrived by a time."""
@@ -183,10 +198,14 @@ class _Connection:
         yield from sorted(item for item in waiting if item.sent_ns <= sent_ns)
 
     def account(self, t_ns: int) -> Account:
-        """The fate of what was sent up to a time."""
-        lost = [cause for sent_ns, cause in self._lost if sent_ns <= t_ns]
-        made = bisect_right(self._sent_ns, t_ns)
-        return Account(made, dict(sorted(Counter(lost).items())), 0, self.next_cseq - 1)
+        """The fate of what was sent up to a time, which never goes back: only sums are kept."""
+        n = bisect_right(self._sent_ns, t_ns)
+        self._made += n
+        del self._sent_ns[:n]
+        n = bisect_right(self._losses, t_ns, key=itemgetter(0))
+        self._lost.update(cause for _, cause in self._losses[:n])
+        del self._losses[:n]
+        return Account(self._made, dict(sorted(self._lost.items())), 0, self.next_cseq - 1)
 
 
 class Factory:
@@ -222,8 +241,8 @@ class Factory:
         """How far chunks have been handed out."""
         self._wire = Wire()
         self._seq: Counter[str] = Counter()
-        self._again: list[str] = []
-        """Devices whose birth was lost."""
+        self._unheard: dict[str, list[_Sending]] = {}
+        """Per device what was lost of its birth and first reports, the last time they were said."""
         self._members = {
             str(device.asset): _Member(
                 device,
@@ -239,7 +258,7 @@ class Factory:
         }
         self._carriers |= {path: m.terminal.telemetry for path, m in self._members.items()}
         names = [*sorted({m.device.asset.area for m in members}), MES, NETWORK]
-        self._connections = {name: _Connection(name) for name in names}
+        self._connections = {name: Connection(name) for name in names}
         self.connections = tuple(self._connections)
         ways = {way.slice for m in members for way in m.terminal.ways}
         self._slices = {name: slice_of(link, name) for name in ways}
@@ -250,36 +269,13 @@ class Factory:
         """Of what each carrier has taken since the link was last asked for its traces."""
         self._said_ns = start_ns
         self._stopped = False
-        self._births: list[Made] | None = None
+        self._begun = False
 
-    def births(self) -> list[Made]:
-        """The retained birth of every asset there is from the start, the first messages of each
-        connection; one that takes longer than ``OPENING_NS``, or is sent again because the link
-        lost it, comes later."""
-        if self._births is None:
-            floor, t_ns = self.floor, self._start_ns
-            floor.run_to(t_ns)  # what happens at the very start is part of the first reports
-            batch = [self._birth(path, t_ns) for path in self._members]
-            if floor.has_flow:
-                flow = floor.flow
-                said = birth(flow.asset, "material_flow", flow.channels, t_ns)
-                batch.append(_Sending(MES, MES, t_ns, said))
-            batch += map(_announced, self._monitor.first(t_ns))
-            self._send(batch)
-            self._births = [
-                self._made(connection, item)
-                for connection in self._connections.values()
-                for item in connection.opening(t_ns + OPENING_NS)
-            ]
-            batch = self._wired(MES, floor.mes.first_reports(t_ns))
-            for path, member in self._members.items():
-                batch += self._said(path, member.device.first_reports(t_ns))
-            self._send(batch)
-        return self._births
-
-    def chunks(self, chunk_ns: int = BLOCK_NS) -> Iterator[Chunk]:
+    def chunks(self, chunk_ns: int = CHUNK_NS) -> Iterator[Chunk]:
         """The run, a chunk at a time; the last one says that nothing will follow."""
-        self.births()
+        if not self._begun:
+            self._begun = True
+            self._begin()
         while self._out_ns < self._end_ns:
             self._out_ns = min(self._out_ns + chunk_ns, self._end_ns)
             while self._ahead_ns < self._out_ns:
@@ -312,20 +308,32 @@ class Factory:
         """Per connection what became of its messages."""
         return {name: c.account(self._out_ns) for name, c in self._connections.items()}
 
+    def _begin(self) -> None:
+        """Announce every asset there is from the start, and say how it is."""
+        floor, t_ns = self.floor, self._start_ns
+        floor.run_to(t_ns)  # what happens at the very start is part of the first reports
+        batch: list[_Sending] = []
+        for path, member in self._members.items():
+            batch += [self._birth(path, t_ns), *self._said(path, member.device.first_reports(t_ns))]
+        batch = [replace(each, until_heard=_holds(each.message)) for each in batch]
+        for asset, kind, channels in floor.mes.announced():
+            batch.append(_Sending(MES, MES, t_ns, birth(asset, kind, channels, t_ns)))
+        batch += self._wired(MES, floor.mes.first_reports(t_ns))
+        batch += map(_announced, self._monitor.first(t_ns))
+        self._send(batch, t_ns)
+
     def _advance(self) -> None:
         start_ns, end_ns = self._ahead_ns, min(self._ahead_ns + BLOCK_NS, self._end_ns)
         floor = self.floor
         floor.run_to(end_ns)
         times = np.arange(start_ns + NS_PER_S, end_ns + 1, NS_PER_S, dtype=np.int64)
-        again, self._again = self._again, []
-        batch = [self._birth(path, start_ns + NS_PER_S) for path in again]
-        batch += self._wired(MES, floor.mes.reports(times))
+        batch = self._wired(MES, floor.mes.reports(times))
         for path, member in self._members.items():
             batch += self._said(path, member.device.reports(times))
-        self._send(batch)
+        self._send(batch, end_ns)
         self._look(end_ns)
         born, reports = self._monitor.reports(end_ns)
-        self._send([*map(_announced, born), *self._wired(NETWORK, reports)])
+        self._send([*map(_announced, born), *self._wired(NETWORK, reports)], end_ns)
         self._ahead_ns = end_ns
 
     def _look(self, t_ns: int) -> None:
@@ -336,6 +344,8 @@ class Factory:
         for path, member in self._members.items():
             numbers = self._numbers.pop(path, [])
             for way, trace in member.terminal.take_traces():
+                if way.name == TELEMETRY:
+                    self._connections[member.device.asset.area].lose(_losses(trace))
                 slice = self._slices[way.slice]
                 self._monitor.note(member.kind, slice, down=way.down, trace=trace)
                 if self._tracer is not None:
@@ -346,7 +356,9 @@ class Factory:
         """What announces a device, sent at a time."""
         member = self._members[path]
         asset = member.device.asset
-        said = birth(asset, member.kind, member.device.channels, member.clock.reads(t_ns))
+        device, now_ns = member.device, member.clock.reads(t_ns)
+        limits = device.limits if isinstance(device, Limited) else None
+        said = birth(asset, member.kind, device.channels, now_ns, limits)
         return _Sending(asset.area, path, t_ns, said)
 
     def _said(self, path: str, reports: Iterable[Report]) -> list[_Sending]:
@@ -362,32 +374,55 @@ class Factory:
         """What is said on a connection that is a wire."""
         return [_Sending(name, name, r.sent_ns, self._wire.encode(r)) for r in reports]
 
-    def _send(self, batch: list[_Sending]) -> None:
-        """Number messages per asset in order of sending, and put them on their carriers."""
-        by_carrier: dict[str, list[tuple[int, _Sending]]] = {}
-        sent: dict[str, list[int]] = {}
-        lost: dict[str, list[tuple[int, str]]] = {}
-        for each in sorted(batch, key=lambda item: item.sent_ns):
+    def _send(self, batch: list[_Sending], end_ns: int) -> None:
+        """Put all that is sent up to a time on its carriers, and number it per asset in order of
+        sending."""
+        by_carrier: dict[str, list[_Sending]] = {carrier: [] for carrier in self._unheard}
+        for each in sorted(batch, key=_sent_ns):
+            by_carrier.setdefault(each.carrier, []).append(each)
+        carried = [
+            one for name, own in by_carrier.items() for one in self._carried(name, own, end_ns)
+        ]
+        sent: defaultdict[str, list[int]] = defaultdict(list)
+        for each, arrival_ns in sorted(carried, key=lambda one: one[0].sent_ns):
             asset = str(each.message.asset)
             self._seq[asset] += 1
-            by_carrier.setdefault(each.carrier, []).append((self._seq[asset], each))
-            sent.setdefault(each.conn, []).append(each.sent_ns)
-        for carrier, numbered in by_carrier.items():
-            arrivals, causes = _carry(self._carriers[carrier], [each for _, each in numbered])
-            if self._tracer is not None:
-                self._numbers[carrier] += [seq for seq, _ in numbered]
-            for (seq, each), arrival_ns in zip(numbered, arrivals, strict=True):
-                if arrival_ns < 0:
-                    lost.setdefault(each.conn, []).append((each.sent_ns, next(causes)))
-                    if each.message.topic.endswith("/birth"):
-                        self._again.append(carrier)
-                else:
-                    item = _Arrived(
-                        arrival_ns, str(each.message.asset), seq, each.sent_ns, each.message
-                    )
-                    self._connections[each.conn].arrive(item)
+            seq = self._seq[asset]
+            if self._tracer is not None and each.carrier in self._members:
+                self._numbers[each.carrier].append(seq)
+            sent[each.conn].append(each.sent_ns)
+            if arrival_ns >= 0:
+                item = _Arrived(arrival_ns, asset, seq, each.sent_ns, each.message)
+                self._connections[each.conn].arrive(item)
         for conn, times in sent.items():
-            self._connections[conn].sent(times, lost.get(conn, ()))
+            self._connections[conn].sent(times)
+
+    def _carried(self, name: str, own: list[_Sending], end_ns: int) -> Iterator[_Carried]:
+        """What becomes of messages in order of time on one carrier, and between them of what is
+        said again: whether it has to be is known only once its last time is over."""
+        carrier = self._carriers[name]
+        while (unheard := self._unheard.pop(name, None)) is not None:
+            t_ns = unheard[0].sent_ns + AGAIN_NS
+            if t_ns > end_ns:
+                self._unheard[name] = unheard
+                break
+            n = bisect_left(own, t_ns, key=_sent_ns)
+            yield from _carry(carrier, own[:n])
+            own = own[n:]
+            now_ns = self._members[name].clock.reads(t_ns)
+            again = [
+                replace(each, sent_ns=t_ns, message=replace(each.message, sent_ns=now_ns))
+                for each in unheard
+            ]
+            yield from self._watched(name, _carry(carrier, again))
+        yield from self._watched(name, _carry(carrier, own))
+
+    def _watched(self, name: str, carried: list[_Carried]) -> list[_Carried]:
+        """The same, when it has been noted what has to be said again."""
+        lost = [each for each, at in carried if at < 0 and each.until_heard]
+        if lost:
+            self._unheard[name] = lost
+        return carried
 
     def _release(self, *, last: bool) -> Chunk:
         made: list[Made] = []
@@ -407,7 +442,7 @@ class Factory:
         by_arrival = sorted(made, key=lambda item: item.arrival_ns)
         return Chunk(end_ns, by_arrival, sorted(said, key=lambda item: item.arrival_ns))
 
-    def _made(self, connection: _Connection, item: _Arrived) -> Made:
+    def _made(self, connection: Connection, item: _Arrived) -> Made:
         cseq = connection.next_cseq
         connection.next_cseq += 1
         message, arrival_ns = item.message, item.arrival_ns
@@ -425,7 +460,7 @@ class Factory:
         )  # fmt: skip
 
     def _progress(
-        self, connection: _Connection, arrival_ns: int, sent_ns: int, *, end: bool
+        self, connection: Connection, arrival_ns: int, sent_ns: int, *, end: bool
     ) -> ProgressAt:
         account = connection.account(sent_ns)
         numbers = (arrival_ns, connection.next_cseq, account.made, account.lost, account.shed)
@@ -440,14 +475,28 @@ def _announced(born: Born) -> _Sending:
     return _Sending(NETWORK, NETWORK, born.sent_ns, replace(said, sent_ns=born.sent_ns))
 
 
-def _carry(carrier: _Carrier, batch: Sequence[_Sending]) -> tuple[list[int], Iterator[str]]:
-    """Arrivals (-1: lost) of messages in order of time, and the causes of the losses."""
-    before = Counter(carrier.lost)
+def _holds(message: Unstamped) -> bool:
+    """Whether what is said at the start must be heard: not a vehicle's VDA 5050 state, which is
+    said anew every pane and has no time but that of its sending."""
+    return not message.names_asset or message.retain
+
+
+def _carry(carrier: _Carrier, batch: Sequence[_Sending]) -> list[_Carried]:
+    """What becomes of messages in order of time."""
+    if not batch:
+        return []
     times = np.array([each.sent_ns for each in batch], dtype=np.int64)
     sizes = [len(each.message.body) + STAMP_BYTES for each in batch]
-    arrivals = np.asarray(carrier.send_many(times, np.array(sizes, dtype=np.int64)))
-    causes = (Counter(carrier.lost) - before).elements()
-    return arrivals.tolist(), causes
+    arrivals = carrier.send_many(times, np.array(sizes, dtype=np.int64)).tolist()
+    return [_Carried(each, at) for each, at in zip(batch, arrivals, strict=True)]
+
+
+def _losses(trace: Mapping[str, Ints]) -> Iterator[tuple[int, str]]:
+    """Of a bearer's trace, when each message that was lost was sent, and the cause."""
+    lost = trace["arrival_ns"] < 0
+    times: list[int] = trace["sent_ns"][lost].tolist()
+    causes: list[int] = trace["cause"][lost].tolist()
+    return zip(times, map(CAUSES.__getitem__, causes), strict=True)
 
 
 def _jumps(asset: Asset, clocks: Iterable[ClockStep], start_ns: int) -> list[Jump]:

@@ -58,8 +58,6 @@ async def _publish(
 ) -> None:
     teller = _Teller(factory, publisher)
     pace = _Pace(start_ns, speed, stop, teller.tell)
-    for made in factory.births():
-        await teller.send(made)
     for chunk in _until(stop, factory):
         for item in chunk.in_order():
             await pace.until(item.arrival_ns)

@@ -25,7 +25,6 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     factory = make_factory(
         find_scenario("quickstart", changes={"length": "3m", "fault": [OUTAGE]}), "r", trace=True
     )
-    factory.births()
     for _ in factory.chunks():
         pass
     tracer = factory.trace()
@@ -98,21 +97,58 @@ def test_the_slowest_are_listed_and_explain_themselves(
 def test_one_message_is_told_part_by_part_and_in_words(
     traced: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (slow,) = (x for x in lines(told(capsys, traced, "--json", "--slowest", 1)) if "message" in x)
-    text = told(capsys, traced, "--message", slow["message"])
-    assert f"cell {slow['cell']}" in text
-    assert f"{slow['delay_ns'] / NS_PER_MS:.3f} ms" in text
-    assert "was transport" in text
-    assert "Its own segment was lost, or met a broken connection" in text
-    assert "Released together: 0 before it" in text
-    (alone,) = lines(told(capsys, traced, "--message", slow["message"], "--json"))
+    found = [x for x in lines(told(capsys, traced, "--json", "--slowest", 99)) if "message" in x]
+    alone = max(
+        (
+            next(lines(told(capsys, traced, "--message", x["message"], "--json")))
+            for x in found if x["cause"] == "outage"
+        ),
+        key=lambda x: len(x["released_after"]) * (not x["released_before"]),
+    )  # fmt: skip
     assert len(alone["released_after"]) > 10
+    text = told(capsys, traced, "--message", alone["message"])
+    assert f"cell {alone['cell']}" in text
+    assert f"{alone['delay_ns'] / NS_PER_MS:.3f} ms" in text
+    assert "was transport" in text
+    assert "Held back: its cell was off the air (outage). TCP took" in text
+    assert "Released together: 0 before it" in text
     behind = told(capsys, traced, "--message", alone["released_after"][0])
     assert "behind a lost segment (TCP retransmission)" in behind
+    assert f"{alone['message']} was not there: its cell was off the air" in behind
     assert "Released together: 1 before it" in behind
-    assert slow["message"] in behind
     last = told(capsys, traced, "--message", alone["released_after"][-1])
     assert f"Released together: {len(alone['released_after'])} before it, 0 after it" in last
+
+
+@pytest.mark.parametrize(
+    ("kind", "network", "words"),
+    [
+        ("backhaul", "private-5g", "Held back: nothing passed between station and MEC"),
+        ("broker_restart", "private-5g", "the broker restarted and broke the connection"),
+        ("outage", "private-5g-udp", "Lost: its cell was off the air (outage), and nothing"),
+        ("broker_restart", "private-5g-udp", "Lost: the broker restarted and broke the"),
+    ],
+)
+def test_the_cause_is_named(
+    kind: str, network: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trouble = {"kind": kind, "after": "20s", "length": "10s"}
+    factory = make_factory(
+        find_scenario("quickstart", changes={"length": "1m", "network": network,
+                                             "fault": [trouble]}), "r", trace=True,
+    )  # fmt: skip
+    for _ in factory.chunks():
+        pass
+    tracer = factory.trace()
+    assert tracer is not None
+    with Recording.create(tmp_path / "run.beilun") as recording:
+        recording.write_trace(tracer)
+    with Recording.open(tmp_path / "run.beilun") as recording:
+        trace = next(t for t in recording.trace(way="telemetry")
+                     if t.columns["cause"].any())  # fmt: skip
+    number = trace.columns["number"][np.flatnonzero(trace.columns["cause"])[0]]
+    text = told(capsys, tmp_path / "run.beilun", "--message", f"{trace.asset}#{number}")
+    assert words in text
 
 
 def test_a_repeated_transmission_is_told(traced: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,6 +176,11 @@ def test_what_is_not_there_is_told_with_what_to_try(
 ) -> None:
     assert "did you mean dcm01?" in refused(capsys, 2, traced, "--message", "dcm1#4")
     assert "names no message" in refused(capsys, 2, traced, "--message", "dcm01")
+    long = refused(capsys, 2, traced, "--message", f"dcm01#{'9' * 20}")
+    assert "no message has a number of 20 digits" in long
+    assert "has no message" in refused(capsys, 2, traced, "--message", f"dcm01#{'9' * 18}")
+    (tmp_path / "junk.beilun").write_bytes(b"junk" * 2_000)
+    assert "`beilun replay --salvage`" in refused(capsys, 3, tmp_path / "junk.beilun")
     far = refused(capsys, 2, traced, "--message", "agv01/up#999999")
     assert "its numbers run from 1 to" in far
     assert "no such traffic" in refused(capsys, 2, traced, "--message", "dcm01/up#1")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,6 +18,7 @@ from simulator.link.link import Bearer, Direction, Link
 from simulator.link.load import Demand, Rank, queue
 from simulator.link.profile import Cellular, Profile, Tcp, Udp, load_profile
 from simulator.link.restarts import BACKOFF_NS, Restarts
+from simulator.link.surroundings import CAUSES, UNPLACED, Cut, Dark
 from simulator.link.transport import Stream
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -376,6 +377,9 @@ def test_the_signal_is_the_same_however_often_one_looks():
 def test_faults_are_written_in_words_and_checked():
     outage = fault(kind="outage", after="10m", length="90s", cell="c3")
     assert outage.after == 600 * NS_PER_S
+    assert fault(kind="outage", after="0s", length="90s").after == 0  # with the run
+    with pytest.raises(ValidationError):
+        fault(kind="outage", after="10s", length="0s")
     for wrong in ({"after": "10m"}, {"after": 5, "length": "1s", "cel": "c1"}):
         with pytest.raises(ValidationError):
             fault(kind="outage", **wrong)
@@ -432,6 +436,191 @@ def test_interference_hurts_where_it_is():
         lost.append(int(np.sum(bearer.send_many(t_ns, sizes) < 0)))
     assert lost[0] > 450
     assert lost[1] < 10
+
+
+instants = st.integers(0, 150_000).map(lambda ms: f"{ms}ms")
+lengths = st.integers(1, 60_000).map(lambda ms: f"{ms}ms")
+cuts = st.lists(
+    st.builds(
+        lambda kind, after, length: fault(kind=kind, after=after, length=length),
+        st.sampled_from(["outage", "backhaul", "broker_restart"]), instants, lengths,
+    ),
+    min_size=1, max_size=6,
+)  # fmt: skip
+RUSH = fault(kind="congestion", after="60s", length="45s", flows=3_000, direction="both")
+CUT_OFF = {
+    "radio": (load_profile("private-5g").model_copy(update={"drop_ratio": 0.02}), ()),
+    "hasty": (
+        load_profile("private-5g").model_copy(
+            update={"transport": Tcp(kind="tcp", reset_after_s=0.7)}
+        ),
+        (),
+    ),
+    "backlog": (load_profile("wifi-loaded"), (RUSH,)),
+    "wire": (load_profile("ethernet"), ()),
+    "datagrams": (load_profile("private-5g-udp"), ()),
+}
+
+
+def dead_ns(faults: list[Fault]) -> list[tuple[int, int]]:
+    """When nothing may arrive: restarts to the nanosecond, cuts on the grid."""
+    found = []
+    for each in faults:
+        start_ns, end_ns = T0_NS + each.after, T0_NS + each.after + each.length
+        if each.kind != "broker_restart":
+            start_ns, end_ns = start_ns // GRID_NS * GRID_NS, -(-end_ns // GRID_NS) * GRID_NS
+        found.append((start_ns, end_ns))
+    return found
+
+
+@pytest.mark.parametrize("name", CUT_OFF)
+@settings(max_examples=25, deadline=None)
+@example(
+    faults=[
+        fault(kind="outage", after="0s", length="5441ms"),
+        fault(kind="outage", after="6880ms", length="4961ms"),
+        fault(kind="broker_restart", after="1ms", length="1ms"),
+    ],
+    placed=False,
+    direction=UP,
+)
+@given(faults=cuts, placed=st.booleans(), direction=st.sampled_from(Direction))
+def test_nothing_arrives_while_nothing_passes(
+    name: str, faults: list[Fault], placed: bool, direction: Direction
+):
+    profile, load = CUT_OFF[name]
+    link = Link(profile, 7, IKD, [*faults, *load], T0_NS)
+    whole, single = (link.bearer("arm", direction, trace=True) for _ in range(2))
+    if placed:
+        whole.move(T0_NS, 60.0, 90.0)
+        single.move(T0_NS, 60.0, 90.0)
+    t_ns, sizes = stream(390.0, 600)
+    arrival_ns = whole.send_many(t_ns, sizes)
+    alone = [single.send(t, 100) for t in t_ns.tolist()]
+    assert [-1 if at is None else at for at in alone] == arrival_ns.tolist()
+    traces = whole.take_trace(), single.take_trace()
+    assert traces[0]["cause"].tolist() == traces[1]["cause"].tolist()
+    check_sums(traces[0])
+    assert whole.lost == single.lost
+    for start_ns, end_ns in dead_ns(faults):
+        assert not np.any((start_ns <= arrival_ns) & (arrival_ns < end_ns))
+    lost = arrival_ns < 0
+    assert np.all(traces[0]["cause"][lost] > 0)
+    assert sum(whole.lost.values()) == lost.sum()
+    assert name == "datagrams" or not lost.any()
+
+
+@pytest.mark.parametrize("name", ["private-5g", "ethernet"])
+@pytest.mark.parametrize("first", ["outage", "backhaul", "broker_restart"])
+def test_what_one_cut_held_back_waits_for_the_next_that_touches_it(name: str, first: str):
+    faults = [
+        fault(kind=first, after="30s", length="60s"),
+        fault(kind="backhaul", after="80s", length="60s"),
+    ]
+    profile = load_profile(name).model_copy(update={"drop_ratio": 0.0})
+    t_ns, sizes = stream(200.0, 1_500)
+    bearer = Link(profile, 7, faults=faults, start_ns=T0_NS).bearer("a", UP, trace=True)
+    arrival_ns = bearer.send_many(t_ns, sizes)
+    held = (t_ns > T0_NS + 31 * NS_PER_S) & (t_ns < T0_NS + 139 * NS_PER_S)
+    assert len(np.unique(arrival_ns[held])) <= 30  # at once, or a burst
+    assert np.all(arrival_ns[held] >= T0_NS + 140 * NS_PER_S)
+    cause = bearer.take_trace()["cause"]
+    names = [CAUSES[number] for number in cause[[200, 600]].tolist()]
+    assert names == [first.partition("_")[0], "backhaul"]
+
+
+def test_a_cut_after_the_restart_of_a_broker_holds_back_the_new_connection():
+    restart = fault(kind="broker_restart", after="10s", length="4s")
+    cut = fault(kind="backhaul", after="14s", length="6s")
+    profile = load_profile("ethernet").model_copy(update={"drop_ratio": 0.0})
+    bearer = Link(profile, 1, faults=[restart, cut], start_ns=T0_NS).bearer("a", UP)
+    arrival_ns = bearer.send(T0_NS + 11 * NS_PER_S, 100)
+    assert arrival_ns is not None
+    assert 20 * NS_PER_S <= arrival_ns - T0_NS < 20 * NS_PER_S + BACKOFF_NS + 100 * MS
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20), st.sampled_from(CAUSES[1:3])),
+                max_size=12))  # fmt: skip
+def test_cuts_that_touch_are_one_and_the_longest_one_in_force_is_the_cause(raw: Any):
+    spans = [Cut(start, start + length, cause) for start, length, cause in raw]
+    dark = Dark(spans)
+    times = np.arange(-2, 100, dtype=np.int64)
+    columns = dark.many(times)
+    assert list(zip(*(c.tolist() for c in columns), strict=True)) == [
+        dark.one(t) for t in times.tolist()
+    ]
+    for t_ns in times.tolist():
+        mine = [cut for cut in spans if cut.start_ns <= t_ns < cut.end_ns]
+        end_ns, cause = dark.one(t_ns)
+        until_ns = t_ns
+        while further := [c.end_ns for c in spans if c.start_ns <= until_ns < c.end_ns]:
+            until_ns = max(further)
+        assert end_ns == (until_ns if mine else 0)
+        last_ns = max((cut.end_ns for cut in mine), default=0)
+        assert CAUSES[cause] in ({c.cause for c in mine if c.end_ns == last_ns} or {""})
+
+
+def test_a_vehicle_that_flees_an_outage_is_not_held_back_by_the_cell_it_left():
+    link = Link(load_profile("private-5g").model_copy(update={"drop_ratio": 0.0}), 1, IKD, [
+        fault(kind="outage", after="10s", length="60s", cell="north-west")], T0_NS)  # fmt: skip
+    bearer = link.bearer("agv", UP, trace=True)
+    bearer.move(T0_NS, 70.0, 230.0)
+    t_ns, sizes = stream(2.0, 10_000)
+    arrival_ns = bearer.send_many(t_ns, sizes)
+    trace = bearer.take_trace()
+    under_way = trace["cause"] == CAUSES.index("outage")
+    assert under_way.any()  # what the dead cell swallowed
+    assert np.all((arrival_ns - t_ns)[under_way] > 200 * MS)
+    assert np.max(arrival_ns - t_ns) < 4 * NS_PER_S
+
+
+def test_a_wire_is_one_cell_and_faults_of_radio_cells_leave_it():
+    t_ns, sizes = stream(100.0, 600)
+    mine = fault(kind="outage", after="10s", length="20s", cell="c3")
+    load = fault(kind="congestion", after="10s", length="20s", flows=3_000, cell="north-west")
+    profile = load_profile("ethernet").model_copy(update={"drop_ratio": 0.0})
+    calm = Link(profile, 1, IKD).bearer("a", UP).send_many(t_ns, sizes).tolist()
+    link = Link(profile, 1, IKD, [mine, load], T0_NS)
+    assert link.cell_names == ("wire",)
+    bearer = link.bearer("a", UP, trace=True)
+    assert bearer.send_many(t_ns, sizes).tolist() == calm
+    assert not bearer.take_trace()["cell"].any()
+    assert Link(load_profile("private-5g"), 1, IKD).cell_names == tuple(c.name for c in IKD.cell)
+    for kind in ("outage", "backhaul"):
+        with pytest.raises(ConfigError, match="no cell 'c99'"):
+            Link(profile, 1, IKD, [fault(kind=kind, after="1s", length="1s", cell="c99")])
+        whole = fault(kind=kind, after="10s", length="20s")
+        hit = Link(profile, 1, IKD, [whole], T0_NS).bearer("a", UP).send_many(t_ns, sizes)
+        assert hit.tolist() != calm
+
+
+def test_a_fault_of_an_unknown_slice_is_refused_where_there_are_slices():
+    for direction in ("up", "down", "both"):
+        load = fault(
+            kind="congestion", after="1h", length="1s", flows=1, slice="vido", direction=direction
+        )
+        with pytest.raises(ConfigError, match="unknown slice 'vido'"):
+            Link(load_profile("private-5g"), 1, IKD, [load])
+        Link(load_profile("ethernet"), 1, IKD, [load])  # carries any
+
+
+def test_many_cuts_cost_a_message_no_more_than_one():
+    faults = [fault(kind="outage", after=f"{n}m", length="10s", cell="c5") for n in range(96)]
+    link = Link(load_profile("private-5g"), 1, IKD, faults, T0_NS)
+    bearer = link.bearer("agv", UP)
+    looks = 0
+
+    class Counted(Dark):
+        def many(self, t_ns: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            return super().many(t_ns)
+
+    spot = bearer._spot
+    assert spot is not None
+    spot._dark[UNPLACED] = Counted(link._around.cuts[spot._home])
+    bearer.send_many(*stream(1_000.0, 6_000))
+    assert looks == 2  # when it is sent, and when it would arrive
 
 
 # --- restarts of the broker, and connections given up ---------------------------------------------

@@ -22,6 +22,7 @@ from simulator.devices.robot_arm import RobotArm
 from simulator.factory import Chunk, Factory, Made
 from simulator.link.link import Direction, Link
 from simulator.link.profile import load_profile
+from simulator.link.surroundings import CAUSES
 from simulator.mes import Calendar
 from simulator.plant import CalendarSpec, Plant, Roads, Span, load_plant, make_plant
 from simulator.plant.control import Control, Lane, Service
@@ -53,7 +54,6 @@ class Fixed:
 class FixedBearer:
     def __init__(self, delay_ns: int, lose: int) -> None:
         self.delay_ns, self.lose, self.count, self.last_ns = delay_ns, lose, 0, 0
-        self.lost: dict[str, int] = {}
         self.sent: list[tuple[int, int]] = []
 
     def take_trace(self) -> dict[str, Any]:
@@ -62,7 +62,10 @@ class FixedBearer:
         names = ("n_bytes", "hops_ns", "gap_ns", "queue_ns", "stall_ns", "cell", "air_ns",
                  "access_ns", "align_ns", "harq_ns", "rounds")  # fmt: skip
         blank = dict.fromkeys(names, np.zeros(len(delay), np.int64))
-        return blank | {"sent_ns": sent[0], "arrival_ns": sent[1], "core_ns": delay}
+        cause = np.where(sent[1] < 0, CAUSES.index("drop"), 0)
+        return blank | {
+            "sent_ns": sent[0], "arrival_ns": sent[1], "core_ns": delay, "cause": cause
+        }  # fmt: skip
 
     def move(self, t_ns: int, x_m: float, y_m: float) -> None:
         """A place changes nothing."""
@@ -73,7 +76,6 @@ class FixedBearer:
         self.last_ns = t_ns
         self.count += 1
         if self.lose and self.count % self.lose == 0:
-            self.lost["drop"] = self.lost.get("drop", 0) + 1
             self.sent.append((t_ns, -1))
             return None
         self.sent.append((t_ns, t_ns + self.delay_ns))

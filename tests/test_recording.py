@@ -132,7 +132,8 @@ def traced(sent_ns: list[int], spent_ns: list[list[int]], lost: list[bool]) -> d
     parts = dict(zip(PARTS, np.array(spent_ns, dtype=np.int64), strict=True))
     sent = np.array(sent_ns, dtype=np.int64)
     arrival = np.where(lost, -1, sent + np.sum(list(parts.values()), axis=0))
-    other = {name: np.arange(len(sent), dtype=np.int64) for name in ("n_bytes", "cell", "rounds")}
+    names = ("n_bytes", "cell", "rounds", "cause")
+    other = {name: np.arange(len(sent), dtype=np.int64) for name in names}
     return parts | other | {"sent_ns": sent, "arrival_ns": arrival}
 
 

@@ -40,8 +40,17 @@ _MEANS = {
     "core_ns": "between station and MEC",
     "stall_ns": "for TCP to send a lost segment again",
 }
+_WHY = {
+    "outage": "its cell was off the air (outage)",
+    "backhaul": "nothing passed between station and MEC (backhaul)",
+    "broker": "the broker restarted and broke the connection",
+    "drop": "a segment of it was lost behind the radio (drop)",
+    "radio": "the radio gave it up",
+}
 _BAR = 30
 _NEIGHBOURS = 3
+_DIGITS = 18
+"""Of the longest number of a message: what a recording's integers surely hold."""
 TELEMETRY = "telemetry"
 
 
@@ -71,6 +80,14 @@ class Message(NamedTuple):
             return sum(self.values[part] for part in PARTS)
         return self.values["arrival_ns"] - self.values["sent_ns"]
 
+    @property
+    def cause(self) -> str:
+        """What held it back by itself or lost it; empty where nothing did, or where the trace does
+        not tell: one made before causes were kept."""
+        from simulator.link.surroundings import CAUSES
+
+        return CAUSES[self.values.get("cause", 0)]
+
     def as_json(self, cells: Sequence[str]) -> dict[str, object]:
         """With times as they are recorded, in ns; ``arrival_ns`` is null for a lost message."""
         v = self.values
@@ -79,7 +96,7 @@ class Message(NamedTuple):
             "way": self.way, "slice": self.slice, "cell": _cell(cells, v["cell"]),
             "n_bytes": v["n_bytes"], "sent_ns": v["sent_ns"],
             "arrival_ns": None if self.lost else v["arrival_ns"], "delay_ns": self.spent_ns,
-            "rounds": v["rounds"], **{part: v[part] for part in PARTS},
+            "rounds": v["rounds"], "cause": self.cause or None, **{part: v[part] for part in PARTS},
         }  # fmt: skip
 
 
@@ -182,6 +199,11 @@ def _parsed(text: str, known: Sequence[tuple[str, str, int]]) -> tuple[str, str,
             f"no device {name!r} in the trace{guess(name, [*paths, *names])}",
             hint=f"there are {', '.join(names)}",
         )
+    if len(digits) > _DIGITS:
+        raise UsageError(
+            f"no message has a number of {len(digits)} digits",
+            hint="without --message the slowest are listed with theirs",
+        )
     return found[0], way, int(digits)
 
 
@@ -239,18 +261,20 @@ def _in_words(message: Message, before: Sequence[Message]) -> Iterator[str]:
     if v["queue_ns"] > NS_PER_MS:
         yield f"Waited {_ms(v['queue_ns'])} behind other messages before the radio took it."
     if v["stall_ns"] and before:
-        first = before[0].id
+        first = before[0]
+        why = f": {_WHY[first.cause]}" if first.cause else ""
         yield (
-            f"Waited {_ms(v['stall_ns'])} behind a lost segment (TCP retransmission): it was heard,"
-            f" but TCP keeps the order, and {first} was not there."
+            f"Waited {_ms(v['stall_ns'])} behind a lost segment (TCP retransmission): TCP keeps the"
+            f" order, and {first.id} was not there{why}."
         )
+        if message.cause:
+            yield f"It would not have come through by itself either: {_WHY[message.cause]}."
     elif v["stall_ns"]:
-        yield (
-            f"Its own segment was lost, or met a broken connection: TCP took"
-            f" {_ms(v['stall_ns'])} more to bring it through."
-        )
+        why = _WHY.get(message.cause, "its own segment was lost, or met a broken connection")
+        yield f"Held back: {why}. TCP took {_ms(v['stall_ns'])} more to bring it through."
     if message.lost:
-        yield "Lost: the radio or the network behind it gave it up, and nothing sent it again."
+        why = _WHY.get(message.cause, "the radio or the network behind it gave it up")
+        yield f"Lost: {why}, and nothing sent it again."
 
 
 def _since(message: Message, other: Message) -> str:

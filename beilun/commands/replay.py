@@ -88,8 +88,7 @@ def _tell(expect: Path | None, moved: list[compare.Moved], how: str, count: int)
 def replay(recording: Recording, *, salvage: bool = False) -> tuple[list[Row], Pipeline]:
     """The last revision of every row a recording's journal gives, and the pipeline they left."""
     out: list[Row] = []
-    run = recording.meta("run") if recording.meta("source") in ("simulated", "live") else None
-    decoder = Decoder(_codecs(recording))
+    decoder, run = reader(recording)
     pipeline = Pipeline(recording, decoder, recorded_policy(recording), run, out.extend)
     pipeline.resume(salvage=salvage)
     pipeline.finish()
@@ -97,6 +96,12 @@ def replay(recording: Recording, *, salvage: bool = False) -> tuple[list[Row], P
     if not rows:
         raise RecordingError("holds nothing that makes a KPI", at=str(recording.path))
     return rows, pipeline
+
+
+def reader(recording: Recording) -> tuple[Decoder, str | None]:
+    """What reads a recording's journal, and the run whose messages count there."""
+    run = recording.meta("run") if recording.meta("source") in ("simulated", "live") else None
+    return Decoder(_codecs(recording)), run
 
 
 def _codecs(recording: Recording) -> list[Codec]:

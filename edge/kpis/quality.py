@@ -8,19 +8,19 @@ from edge.measures import Fact, Facts
 from edge.measures.situations import Component, Rises, Situations, Times
 from edge.measures.warmups import PIECES, Warmups
 
-_NANO = 10**9
+_PICO = 10**12
 _WARMUP = Warmups()
 
 
 def _plan(times: Times, rises: Rises) -> dict[str, Fact]:
-    """Scrap that the plan allows for, in billionths of a piece."""
+    """Scrap that the plan allows for, in trillionths of a piece."""
     del times
     facts: dict[str, int] = {}
     for _, (quantity, planned_milli), count in rises:
         if quantity is not None and planned_milli is not None and quantity + planned_milli > 0:
             allowed = Fraction(planned_milli * count, quantity * 1_000 + planned_milli)
-            facts["planned_scrap_nano"] = facts.get("planned_scrap_nano", 0) + round(
-                _NANO * allowed
+            facts["planned_scrap_pico"] = facts.get("planned_scrap_pico", 0) + round(
+                _PICO * allowed
             )
     return dict(facts)
 
@@ -57,7 +57,7 @@ def first_pass_yield(facts: Facts) -> float | None:
 
 
 def planned_scrap(facts: Facts) -> float | None:
-    return ratio(number(facts, "scrap") or 0, number(facts, "planned_scrap_nano"), _NANO)
+    return ratio(number(facts, "scrap") or 0, number(facts, "planned_scrap_pico"), _PICO)
 
 
 def fall_off(facts: Facts) -> float | None:
@@ -93,7 +93,7 @@ KPIS = (
         name="actual_to_planned_scrap", unit="1", better="down", kinds=MACHINES,
         needs=(*COUNTED, "scrap", "planned_scrap", "quantity"),
         summary="Scrap over what the plan allows for as many pieces: below 1 is better than plan. "
-        "Where PQ is POQ + PSQ it is SQ / PSQ of the order; the plan is exact to 1e-9 of a piece.",
+        "Where PQ is POQ + PSQ it is SQ / PSQ of the order; the plan is exact to 1e-12 of a piece.",
         formula="SQ / (PQ * PSQ / (POQ + PSQ))", clause="ISO 22400-2 actual to planned scrap ratio",
         measures=(UNIT, _PLAN), value=planned_scrap, rolls_up=True, pool=CELL, bounds=(0.0, None),
     ),

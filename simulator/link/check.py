@@ -101,6 +101,7 @@ def check(profile_name: str, seed: int) -> list[Finding]:
         found += _against(each, profile, seed)
     if profile.transport.kind == "tcp":
         found += _stalls(profile, seed)
+        found += _acknowledged(profile, seed)
     if isinstance(profile.radio, Cellular):
         found += _moving(profile, seed, load_layout("ikd"))
         found += _loaded(profile, seed)
@@ -300,6 +301,20 @@ def _stalls(profile: Profile, seed: int) -> Iterator[Finding]:
                       "within a factor 1.1", expected / 1.1 <= got <= expected * 1.1)  # fmt: skip
     backward = int(np.sum(np.diff(arrival_ns) < 0))
     yield Finding("L7", "messages out of order", None, backward, "0", backward == 0)
+
+
+def _acknowledged(profile: Profile, seed: int) -> Iterator[Finding]:
+    """MQTT's QoS 1 at 10 Hz: when the sender knows, and whether the order holds."""
+    t_ns, sizes = _stream(100.0, _N // 10, 100)
+    sent = Link(profile, seed).confirmed("check", Direction.UP)
+    arrival_ns, acked_ns = sent.send_many(t_ns, sizes)
+    for per_cent in (50, 99):
+        took_ms = float(np.percentile(acked_ns - t_ns, per_cent)) / NS_PER_MS
+        what = f"QoS 1 up, acknowledged p{per_cent} [ms]"
+        yield Finding("L7", what, None, took_ms, "", None)
+    backward = int(np.sum(np.diff(arrival_ns) < 0) + np.sum(acked_ns < arrival_ns))
+    what = "QoS 1 up, out of order or acknowledged before it came"
+    yield Finding("L7", what, None, backward, "0", backward == 0)
 
 
 # --- L8, L11 -------------------------------------------------------------------------------------

@@ -311,7 +311,7 @@ class Journey:
                 open_end = better
                 if gone or state.over >= self._need:
                     state.cell, state.over, state.dead = best[row], 0, False
-                    state.busy_ns = times[row] + self._gap_ns(times[row] // GRID_NS, gone)
+                    state.busy_ns = times[row] + self.gap_ns(times[row] // GRID_NS, gone)
                     gaps.append((times[row], state.busy_ns))
                     cells[row] = state.cell
                     at = row + 1
@@ -319,7 +319,9 @@ class Journey:
                     break
         return cells, gaps, not open_end and state.busy_ns <= times[-1]
 
-    def _gap_ns(self, instant: int, gone: bool) -> int:
+    def gap_ns(self, instant: int, gone: bool) -> int:
+        """How long nothing passes for a change of cells at an instant of the grid; ``gone``: of one
+        whose cell went off the air, or comes back to the air."""
         mobility = self._world.mobility
         if gone or uniform(self._key, instant, 1) < mobility.failure_ratio:
             again = mobility.reestablish

@@ -21,7 +21,7 @@ import numpy as np
 from config.errors import ConfigError
 from config.faults import Fault
 from simulator.link.cellular import Cell, Scheduled
-from simulator.link.columns import AIR_PARTS, ODDS, Air, Ints, Record, roll_hop, roll_odds
+from simulator.link.columns import AIR_PARTS, ODDS, Air, Flags, Ints, Record, roll_hop, roll_odds
 from simulator.link.layout import Layout
 from simulator.link.profile import Cellular, Profile, Shadowing, Tcp, Udp, Wifi, Wired
 from simulator.link.restarts import Client, Restarts
@@ -46,7 +46,9 @@ _TRACE = (
     "order_ns",
     "stall_ns",
     "cell",
+    "cause",
 )
+_BROKER, _DROP, _RADIO = map(CAUSES.index, ("broker", "drop", "radio"))
 _MAX_LOSSES = 6
 """Losses in a row of one segment; a bound for the doubling of the timeout."""
 
@@ -83,6 +85,11 @@ class Link:
                 direction: _typical_ns(profile, direction) for direction in Direction
             }
 
+    @property
+    def cell_names(self) -> tuple[str, ...]:
+        """Of the cells by number, as a trace has it; a wire is one of its own."""
+        return self._around.cell_names
+
     def bearer(
         self, ue: str, direction: Direction, slice: str | None = None, *, trace: bool = False
     ) -> "Bearer":
@@ -115,14 +122,15 @@ class Link:
             fade = Fade(radio.shadowing, self._seed, device)
         elif isinstance(radio, Wifi):
             fade = _steady(radio, self._seed, device) if around.matter else None
+        spot = Spot(around, fade, device) if around.matter else None
         return Bearer(
             self.profile,
             np.random.default_rng([self._seed, device, int(direction), *own]),
             self._air(direction, around.slice_name(slice)),
-            self._transport(direction, ue),
+            self._transport(direction, ue, spot),
             direction,
             fade,
-            Spot(around, fade, device) if around.matter else None,
+            spot,
             trace=trace,
         )
 
@@ -138,11 +146,11 @@ class Link:
         grant = radio.slices.named[slice].grant if slice else None
         return Scheduled(self._cell, uplink=uplink, grant=grant, backlog=backlog)
 
-    def _transport(self, direction: Direction, ue: str) -> Transport:
+    def _transport(self, direction: Direction, ue: str, spot: Spot | None) -> Transport:
         spec = self.profile.transport
         client = self._restarts.client(ue, sum(self._typical_ns.values()))
         if isinstance(spec, Tcp):
-            return Stream(spec, self._typical_ns[Direction(1 - direction)], client)
+            return Stream(spec, self._typical_ns[Direction(1 - direction)], client, spot)
         return Datagrams(client)
 
 
@@ -199,7 +207,8 @@ class Bearer:
     def take_trace(self) -> dict[str, Ints]:
         """Where the time of each message since the last call went, if the bearer was asked to
         trace: integer columns whose ``_ns`` parts add up to the delay; a lost message has arrival
-        -1, and its parts add up to when that was known."""
+        -1, and its parts add up to when that was known. ``cause`` is the number in ``CAUSES`` of
+        what held a message back by itself, or lost it; one that waits behind another has none."""
         if self._trace is None or self._air.parts is None:
             raise ValueError("this bearer does not trace")
         columns = self._trace.take() | (parts := self._air.parts.take())
@@ -217,12 +226,13 @@ class Bearer:
         self._at += 1
         own_ns = self._ready_ns
         ready_ns = self._ready_ns = max(own_ns, t_ns + near_ns)
-        cell = pause_ns = until_ns = 0
-        cause = ""
+        cell = pause_ns = until_ns = cause = place = 0
+        now = None
         if self._spot is None:
             depth = 0.0 if self._fade is None else self._fade.depth(ready_ns)
         else:
-            cell, depth_there, pause_ns, until_ns, cause = self._spot.one(t_ns)
+            now = self._spot.one(t_ns)
+            cell, depth_there, pause_ns, place = now.cell, now.depth, now.pause_ns, now.place
             ready_ns = self._ready_ns = max(ready_ns, pause_ns)
             depth = self._spot.depth(t_ns, ready_ns) if depth_there is None else depth_there
         done_ns, heard = self._air.one(ready_ns, n_bytes, dice, depth, cell)
@@ -231,15 +241,20 @@ class Bearer:
         ratio = min(-(-n_bytes // self._mss_bytes) * self._drop_ratio, 0.5)
         odds = ratio * ODDS
         losses = 0 if heard else 1
-        dropped = drop < odds
+        if self._spot is not None and now is not None:
+            until_ns, cause = self._spot.arrives(now, done_ns + far_ns)
+        if not cause and not heard:
+            cause = _RADIO
+        elif not cause and drop < odds:
+            cause = _DROP
+        elif not cause and self._transport.breaks.one(t_ns, done_ns + far_ns):
+            cause = _BROKER
         while drop < odds and losses < _MAX_LOSSES:
             losses += 1
             odds *= ratio
-        arrival_ns = self._transport.one(t_ns, done_ns + far_ns, losses, until_ns)
-        if self._loses and (losses or until_ns):
-            self._count(cause or ("drop" if heard and dropped else "radio"), 1)
-        elif arrival_ns < 0:
-            self._count("broker", 1)
+        arrival_ns = self._transport.one(t_ns, done_ns + far_ns, losses, until_ns, place)
+        if arrival_ns < 0:
+            self._count(cause, 1)
         if self._trace is not None:
             gap_ns = max(pause_ns - t_ns - near_ns, 0)
             self._trace.row(
@@ -252,6 +267,7 @@ class Bearer:
                 ready_ns - t_ns - near_ns - gap_ns,
                 max(arrival_ns - done_ns - far_ns, 0),
                 cell,
+                cause,
             )
         return None if arrival_ns < 0 else arrival_ns
 
@@ -267,23 +283,32 @@ class Bearer:
         near_ns, far_ns, core_ns, drop = (dice := self._take(n))[:4]
         ready_ns = np.maximum(np.maximum.accumulate(t_ns + near_ns), self._ready_ns)
         cell = _NO_CELL
-        until_ns = pause_ns = None
-        causes: Ints | None = None
+        column = until_ns = pause_ns = places = None
         if self._spot is None:
             depth = _NO_DEPTH if self._fade is None else self._fade.depths(ready_ns)
         else:
-            cell, depth, pause_ns, until_ns, causes, since = self._spot.many(t_ns)
+            column = self._spot.many(t_ns)
+            cell, depth, pause_ns, since = (
+                column.cells, column.depths, column.pauses_ns, column.since
+            )  # fmt: skip
             ready_ns = np.maximum(ready_ns, np.maximum.accumulate(pause_ns))
             depth[:since] = self._spot.depths(t_ns[:since], ready_ns[:since])
         self._ready_ns = int(ready_ns[-1])
         done_ns, heard = self._air.many(ready_ns, n_bytes, dice[4:], depth, cell)
         if self._drowns:
             heard &= drop <= (1.0 - depth) * ODDS
-        losses = self._losses(heard.astype(np.int64), drop, n_bytes, causes)
-        arrival_ns = self._transport.many(t_ns, done_ns + far_ns, losses, until_ns)
+        losses = self._losses(heard, drop, n_bytes)
+        own_ns = done_ns + far_ns
+        causes = np.where(heard, np.where(losses > 0, _DROP, 0), _RADIO)
+        if self._spot is not None and column is not None:
+            self._spot.arrive(column, own_ns)
+            until_ns, places = column.until_ns, column.places
+            causes = np.where(column.causes > 0, column.causes, causes)
+        causes[(causes == 0) & self._transport.breaks.many(t_ns, own_ns)] = _BROKER
+        arrival_ns = self._transport.many(t_ns, own_ns, losses, until_ns, places)
         if self._loses:
-            away = (arrival_ns < 0) & (losses == 0)
-            self._count("broker", int(np.sum(away if causes is None else away & (causes == 0))))
+            for cause, count in enumerate(np.bincount(causes[arrival_ns < 0]).tolist()):
+                self._count(cause, count)
         if self._trace is not None:
             late_ns = ready_ns - t_ns - near_ns
             gap_ns = np.zeros(n, np.int64)
@@ -299,28 +324,23 @@ class Bearer:
                 late_ns - gap_ns,
                 np.maximum(arrival_ns - done_ns - far_ns, 0),
                 np.broadcast_to(cell, n),
+                causes,
             )
         return arrival_ns
 
-    def _losses(self, heard: Ints, drop: Ints, n_bytes: Ints, causes: Ints | None) -> Ints:
+    def _losses(self, heard: Flags, drop: Ints, n_bytes: Ints) -> Ints:
         ratio = np.minimum(-(-n_bytes // self._mss_bytes) * self._drop_ratio, 0.5)
         odds = ratio * ODDS
-        losses = 1 - heard
+        losses = 1 - heard.astype(np.int64)
         left = np.flatnonzero(drop < odds)
-        if self._loses:
-            passed = np.ones(len(heard), np.bool_) if causes is None else causes == 0
-            self._count("drop", int(heard[left][passed[left]].sum()))
-            self._count("radio", int(losses[passed].sum()))
-            for number, cause in enumerate(CAUSES if causes is not None else ()):
-                self._count(cause, int(np.sum(causes == number)) if number else 0)
         while len(left := left[(drop[left] < odds[left]) & (losses[left] < _MAX_LOSSES)]):
             losses[left] += 1
             odds[left] *= ratio[left]
         return losses
 
-    def _count(self, cause: str, n: int) -> None:
+    def _count(self, cause: int, n: int) -> None:
         if n:
-            self.lost[cause] = self.lost.get(cause, 0) + n
+            self.lost[CAUSES[cause]] = self.lost.get(CAUSES[cause], 0) + n
 
     def _roll(self) -> None:
         rng, n = self._rng, self._dice.shape[1]

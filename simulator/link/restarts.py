@@ -21,14 +21,40 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from zlib import crc32
 
+import numpy as np
+
 from config.faults import BrokerRestart, Fault
 from config.units import NS_PER_S
+from simulator.link.columns import Flags, Ints
 from simulator.link.lattice import key, uniform
 
 BACKOFF_NS = NS_PER_S
 """Clients that lost one broker together must not all return at once; a second spreads them."""
 _ROUND_TRIPS = 2
 _SALT = 0xBACC0FF
+_NEVER_NS = 2**62
+
+
+class Breaks:
+    """Which messages a restart breaks: sent before all is well again, and not through before it.
+
+    ``free_ns`` is when it is, restart by restart and never earlier than before.
+    """
+
+    def __init__(self, spans: Sequence[tuple[int, int]], free_ns: Sequence[int]) -> None:
+        self._starts = [*(start_ns for start_ns, _ in spans), _NEVER_NS]
+        self._free = [*free_ns]
+        self._columns = np.array(self._starts, np.int64), np.array(self._free, np.int64)
+
+    def one(self, t_ns: int, own_ns: int) -> bool:
+        """Of a message that is sent, and would arrive."""
+        return self._starts[bisect_right(self._free, t_ns)] <= own_ns
+
+    def many(self, t_ns: Ints, own_ns: Ints) -> Flags:
+        """``one`` of columns."""
+        starts, free = self._columns
+        found: Flags = starts[np.searchsorted(free, t_ns, side="right")] <= own_ns
+        return found
 
 
 class Client:
@@ -40,6 +66,7 @@ class Client:
         self._key, self._handshake_ns = own, handshake_ns
         self._ends = [end_ns for _, end_ns in spans]
         self._backs = [self.connected_ns(*span) for span in spans]
+        self.breaks = Breaks(spans, self._backs)
 
     def connected_ns(self, broken_ns: int, able_ns: int) -> int:
         """When the connection that broke at ``broken_ns`` is replaced, given that the client can

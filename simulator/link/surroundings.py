@@ -7,7 +7,7 @@ it is declared, nothing is drawn from a bearer's dice: a bearer more changes not
 import difflib
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,12 +15,12 @@ import numpy as np
 
 from config.errors import ConfigError
 from config.faults import Backhaul, Congestion, Fault, Interference, Outage
-from simulator.link.columns import Floats, Ints, ns
+from simulator.link.columns import Flags, Floats, Ints, ns
 from simulator.link.journey import GRID_NS, Air, Journey, World
 from simulator.link.lattice import key, uniform
 from simulator.link.layout import Layout, Map
 from simulator.link.load import Backlog, Demand, Queue, Rank, queue, total
-from simulator.link.profile import Cellular, Mobility, Profile, Wifi
+from simulator.link.profile import Cellular, Mobility, Profile, Wifi, Wired
 from simulator.link.shadowing import Fade
 from simulator.link.slices import FIVE_QI
 
@@ -53,7 +53,14 @@ class Surroundings:
     ) -> None:
         self._radio = radio = profile.radio
         self._seed, self._layout = seed, layout
-        self.cells = len(layout.cell) if layout else 1
+        self._wired = isinstance(radio, Wired)
+        self.cell_names: tuple[str, ...] = ("cell",)
+        """Of the numbers that messages' traces have."""
+        if self._wired:
+            self.cell_names = ("wire",)
+        elif layout is not None:
+            self.cell_names = tuple(cell.name for cell in layout.cell)
+        self.cells = len(self.cell_names)
         # On the grid on which moving devices look for cells, so that both see a fault at once.
         self._faults = [
             (
@@ -127,9 +134,20 @@ class Surroundings:
         found = (f for f in self._during(epoch) if isinstance(f, Interference))
         return sum((f.rise_db for f in found if f.area is None), 0.0)
 
+    def any_cell_ns(self, t_ns: int) -> int:
+        """From when on some cell is on the air; never before ``t_ns``, where an outage begins."""
+        assert self.world is not None
+        for epoch in range(bisect_right(self.edges_ns, t_ns), len(self.edges_ns) + 1):
+            if not self.world.airs[epoch].off.all():
+                return max(t_ns, self.edges_ns[epoch - 1])
+        raise AssertionError("every fault ends")
+
     def _numbers(self, name: str) -> Sequence[int]:
         if self._layout is not None:
-            return self._layout.cells(name)
+            found = self._layout.cells(name)
+            if not self._wired:
+                return found
+            return () if name else range(1)  # a wire has no cells that could fail
         if name:
             raise ConfigError(f"a fault names cell {name!r}, but the network has no layout")
         return range(1)
@@ -215,8 +233,15 @@ class Surroundings:
         )
 
 
+CAUSES = ("", "outage", "backhaul", "broker", "drop", "radio")
+"""What may hold a message back or lose it: nothing, a cut, a restart of the broker, a segment lost
+behind the radio, or the radio that gave up. A trace has the number."""
+UNPLACED = -1
+"""``Now.place`` of a device without a position."""
+
+
 class Now(NamedTuple):
-    """What meets a message."""
+    """What meets a message that is sent."""
 
     cell: int
     depth: float | None
@@ -225,22 +250,64 @@ class Now(NamedTuple):
     """End of a gap between cells, or 0: the radio waits."""
     until_ns: int
     """End of a cut, or 0: what is sent is lost."""
-    cause: str
-
-
-CAUSES = ("", "outage", "backhaul")
+    cause: int
+    """Of the cut, in ``CAUSES``."""
+    place: int
+    """The cell of a device with a position, or ``UNPLACED``: whose cuts concern it."""
 
 
 class Column(NamedTuple):
-    """``Now`` of many; a cause is a number in ``CAUSES``."""
+    """``Now`` of many."""
 
     cells: Ints
     depths: Floats
     pauses_ns: Ints
     until_ns: Ints
     causes: Ints
+    places: Ints
     since: int
     """The first message with a place, and so with a depth."""
+
+
+class Dark:
+    """When nothing passes: cuts that touch are one, to the latest end, and the cause at a time is
+    that of the one in force that ends last."""
+
+    def __init__(self, cuts: Iterable[Cut]) -> None:
+        starts, ends, causes = [-(2**62)], [0], [0]
+        group, last_ns = 0, -(2**62)
+        for cut in sorted(cuts, key=lambda cut: (cut.start_ns, -cut.end_ns)):
+            if cut.end_ns <= last_ns:
+                continue
+            if cut.start_ns > last_ns:
+                if group:
+                    starts.append(last_ns)
+                    ends.append(0)
+                    causes.append(0)
+                group = len(starts)
+            starts.append(cut.start_ns)
+            ends.append(0)
+            causes.append(CAUSES.index(cut.cause))
+            last_ns = cut.end_ns
+            ends[group:] = [last_ns] * (len(ends) - group)
+        if group:
+            starts.append(last_ns)
+            ends.append(0)
+            causes.append(0)
+        self._steps = starts, ends, causes
+        self._columns = tuple(np.array(column, np.int64) for column in self._steps)
+
+    def one(self, t_ns: int) -> tuple[int, int]:
+        """End and cause of the cut that a time lies in; zeros outside."""
+        starts, ends, causes = self._steps
+        at = bisect_right(starts, t_ns) - 1
+        return ends[at], causes[at]
+
+    def many(self, t_ns: Ints) -> tuple[Ints, Ints]:
+        """``one`` of a column."""
+        starts, ends, causes = self._columns
+        at = np.searchsorted(starts, t_ns, side="right") - 1
+        return ends[at], causes[at]
 
 
 class Spot:
@@ -253,6 +320,8 @@ class Spot:
         self._journey = None if around.world is None else Journey(around.world, device)
         again = around.mobility.reestablish
         self._back_ns = ns(again.fixed_ms + again.spread_ms * uniform(key(0xBAC), device))
+        self._dark: dict[int, Dark] = {}
+        self._cut = any(around.cuts)
 
     def move(self, t_ns: int, x_m: float, y_m: float) -> None:
         """See ``Bearer.move``."""
@@ -262,40 +331,79 @@ class Spot:
     def one(self, t_ns: int) -> Now:
         """What meets a message that is sent now."""
         journey = self._journey
-        cell, depth, pause_ns = self._home, None, 0
+        cell, depth, pause_ns, place = self._home, None, 0, UNPLACED
         if journey is not None and journey.since_ns is not None and t_ns >= journey.since_ns:
             cell, depth, pause_ns = journey.one(t_ns)
-        until_ns, cause = 0, ""
-        for cut in self._around.cuts[cell]:
-            end_ns = cut.end_ns + self._again_ns(cut, placed=depth is not None)
-            if cut.start_ns <= t_ns < end_ns and end_ns > until_ns:
-                until_ns, cause = end_ns, cut.cause
-        return Now(cell, depth, pause_ns, until_ns, cause)
+            place = cell
+        until_ns = cause = 0
+        if self._cut and not pause_ns:
+            until_ns, cause = self._at(place).one(t_ns)
+        return Now(cell, depth, pause_ns, until_ns, cause, place)
 
     def many(self, t_ns: Ints) -> Column:
         """``one`` of a column in order of time."""
         n, journey = len(t_ns), self._journey
-        cells = np.full(n, self._home, np.int64)
-        depths, pauses, until = np.zeros(n), np.zeros(n, np.int64), np.zeros(n, np.int64)
+        cells, places = np.full(n, self._home, np.int64), np.full(n, UNPLACED, np.int64)
+        depths, pauses = np.zeros(n), np.zeros(n, np.int64)
         since = n
         if journey is not None and journey.since_ns is not None:
             since = int(np.searchsorted(t_ns, journey.since_ns))
         if journey is not None and since < n:
             cells[since:], depths[since:], pauses[since:] = journey.many(t_ns[since:])
-        causes = np.zeros(n, np.int64)
-        for cell, cuts in enumerate(self._around.cuts):
-            for cut in cuts:
-                for placed, part in ((False, slice(since)), (True, slice(since, n))):
-                    end_ns = cut.end_ns + self._again_ns(cut, placed=placed)
-                    inside = (cells[part] == cell) & (cut.start_ns <= t_ns[part])
-                    inside &= (t_ns[part] < end_ns) & (end_ns > until[part])
-                    until[part][inside] = end_ns
-                    causes[part][inside] = CAUSES.index(cut.cause)
-        return Column(cells, depths, pauses, until, causes, since)
+            places[since:] = cells[since:]
+        until_ns, causes = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        self._look(t_ns, places, until_ns, causes, pauses == 0)
+        return Column(cells, depths, pauses, until_ns, causes, places, since)
 
-    def _again_ns(self, cut: Cut, *, placed: bool) -> int:
-        """A placed device finds back by itself (``Journey``), another one is given its time."""
-        return self._back_ns if cut.cause == "outage" and not placed else 0
+    def arrives(self, now: Now, own_ns: int) -> tuple[int, int]:
+        """``until_ns`` and ``cause`` of a message, also if it is through in time to meet the next
+        cut only at the end of its way."""
+        if now.until_ns or not self._cut:
+            return now.until_ns, now.cause
+        return self._at(now.place).one(own_ns)
+
+    def arrive(self, column: Column, own_ns: Ints) -> None:
+        """``arrives`` of many: changes the column."""
+        self._look(own_ns, column.places, column.until_ns, column.causes, column.until_ns == 0)
+
+    def end_ns(self, place: int, t_ns: int) -> int:
+        """See ``transport.Cuts``."""
+        return self._at(place).one(t_ns)[0] if self._cut else 0
+
+    def _look(self, t_ns: Ints, places: Ints, until_ns: Ints, causes: Ints, open: Flags) -> None:
+        if not self._cut:
+            return
+        low, high = int(places.min()), int(places.max())
+        for place in range(low, high + 1):
+            rows = np.flatnonzero(open & (places == place)) if low < high else np.flatnonzero(open)
+            if len(rows):
+                until_ns[rows], causes[rows] = self._at(place).many(t_ns[rows])
+
+    def _at(self, place: int) -> Dark:
+        if place not in self._dark:
+            cuts = self._around.cuts[self._home if place == UNPLACED else place]
+            self._dark[place] = Dark(
+                self._unplaced(cuts) if place == UNPLACED else self._placed(cuts)
+            )
+        return self._dark[place]
+
+    def _unplaced(self, cuts: Iterable[Cut]) -> Iterator[Cut]:
+        """A device without a place is given its time to find back."""
+        for cut in cuts:
+            again_ns = self._back_ns if cut.cause == "outage" else 0
+            yield Cut(cut.start_ns, cut.end_ns + again_ns, cut.cause)
+
+    def _placed(self, cuts: Iterable[Cut]) -> Iterator[Cut]:
+        """One with a place flees an outage as soon as there is a cell on the air (``Journey``);
+        until it is there, what was under way has met the outage."""
+        assert self._journey is not None
+        for cut in cuts:
+            if cut.cause != "outage":
+                yield cut
+                continue
+            flees_ns = self._around.any_cell_ns(cut.start_ns)
+            gap_ns = self._journey.gap_ns(flees_ns // GRID_NS, gone=True)
+            yield Cut(cut.start_ns, flees_ns + gap_ns, cut.cause)
 
     def depths(self, t_ns: Ints, ready_ns: Ints) -> Floats:
         """``depth`` of columns."""
