@@ -633,9 +633,8 @@ def test_a_window_of_a_week_does_not_hold_what_it_was_made_of() -> None:
     engine.advance()
     (track,) = engine._tracks.values()
     assert len(engine._open) <= 2
-    assert len(track.blocks) <= 15 + 5 + 16
-    assert len(track.nodes) <= 2 * 60 // 2
-    assert len(track.carries) <= len(track.blocks) + len(track.nodes) + 2_000 // 60 + 2
+    assert len(track.blocks) <= 2 * 60 + 15 + 60 + 1
+    assert len(track.carries) <= len(track.blocks) + 2_000 // 60 + 2
 
 
 @pytest.mark.parametrize(
