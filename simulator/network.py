@@ -6,6 +6,9 @@ Theory of operation
     every bearer's trace ─► what arrived in a pane ─► by cell, by slice, by kind of device:
                                                       histogram of delays, time spent hop by hop
 
+For the truth it keeps of every message the exact delay, in 4 bytes, and of the messages of a cell,
+slice and kind in a pane their number and the exact sums of their hops: windows are whole panes.
+
 It stands at the user plane function, where 3GPP puts QoS monitoring (TS 23.501, 5.33.3), sees both
 directions of telemetry and control, and counts a message in the pane it arrives in; what is lost
 never arrives. Each message is counted once per view, so the views have equal sums. Slices and kinds
@@ -68,6 +71,30 @@ class Traffic(NamedTuple):
     """A row for each of ``VIEWS``: number of the cell, slice and kind."""
 
 
+class Tally(NamedTuple):
+    """Messages that arrived, counted by pane and by what all views tell apart, panes in order."""
+
+    pane_ns: Times
+    """Since when, of each group: the start of its pane."""
+    views: NDArray[np.int16]
+    """A row for each of ``VIEWS``, as in ``Traffic``."""
+    n: NDArray[np.int32]
+    """Messages in each group."""
+    hops_ns: Ints
+    """A row for each of ``HOPS``: the sum over the group."""
+    delay_ns: NDArray[np.uint32] | Ints
+    """Of every message, group by group; in 4 bytes where all are below 4.29 s."""
+
+
+class Seen(NamedTuple):
+    """What one asset of the network saw, as ``Tally``."""
+
+    pane_ns: Times
+    n: NDArray[np.int32]
+    hops_ns: Ints
+    delay_ns: Ints
+
+
 _ROWS = 3 + len(HOPS) + len(VIEWS)
 """Arrival, delay, hops, views, and whether it came down."""
 
@@ -83,18 +110,35 @@ class Born:
 
 
 class Monitor:
-    """Counts what arrives, and reports it pane by pane; keeps every message for the truth."""
+    """Counts what arrives, and reports it pane by pane; keeps what the truth needs.
+
+    ``pane_ns`` is the edge's pane, of which every window has whole ones; reports come every
+    ``every_ns``.
+    """
 
     def __init__(
-        self, site: str, cells: Sequence[str], slices: Iterable[str], kinds: Iterable[str]
+        self,
+        site: str,
+        cells: Sequence[str],
+        slices: Iterable[str],
+        kinds: Iterable[str],
+        start_ns: int,
+        *,
+        every_ns: int = PANE_NS,
+        pane_ns: int = PANE_NS,
     ) -> None:
         self._site = site
+        self._start_ns = start_ns
+        self._every_ns = every_ns
+        self.pane_ns = pane_ns
         self._names: tuple[tuple[str, ...], ...] = (
             tuple(cells), tuple(sorted(set(slices))), tuple(sorted(set(kinds)))
         )  # fmt: skip
         self._number = [{name: i for i, name in enumerate(names)} for names in self._names]
         self._found: list[Ints] = []
-        self._arrived: list[Traffic] = []
+        self._tallies: list[Tally] = []
+        self._last: Traffic | None = None
+        """Of the last block, which the run may be cut short in."""
         self._used: set[int] = set()
         """Cells that have carried something."""
 
@@ -138,7 +182,9 @@ class Monitor:
         self._found = [whole[:, ~due]]
         whole = whole[:, due]
         traffic = Traffic(whole[0], whole[1], whole[2:-4], whole[-4:-1].astype(np.int16))
-        self._arrived.append(traffic)
+        if self._last is not None and len(self._last.arrival_ns):
+            self._tallies.append(self._tally(self._last))
+        self._last = traffic
         cells = traffic.views[CELLS]
         born: list[Born] = []
         found: list[int] = np.unique(cells).tolist()
@@ -147,21 +193,51 @@ class Monitor:
         for cell in sorted(new):
             first_ns = int(traffic.arrival_ns[cells == cell].min())
             asset, kind = self._asset(CELLS, self._names[CELLS][cell]), VIEWS[CELLS][1]
-            born.append(Born(asset, kind, first_ns, _pane_end(first_ns, end_ns)))
+            born.append(Born(asset, kind, first_ns, self._report_ns(first_ns, end_ns)))
         return born, list(self._columns(traffic, whole[-1], end_ns)) if len(cells) else []
 
-    def arrived(self) -> Traffic:
-        """Every message whose pane has been reported, block by block."""
-        columns = (np.concatenate(c, axis=-1) for c in zip(*self._arrived, strict=True))
-        self._arrived = [Traffic(*columns)]
-        return self._arrived[0]
+    def seen(self, view: int, number: int, end_ns: int) -> Seen:
+        """What one asset saw of the messages that arrived before a time, which lies in the last
+        block that was reported."""
+        tallies = list(self._tallies)
+        if self._last is not None:
+            t_ns, delay_ns, hops_ns, views = self._last
+            before = t_ns < end_ns
+            if before.any():
+                columns = (t_ns[before], delay_ns[before], hops_ns[:, before], views[:, before])
+                tallies.append(self._tally(Traffic(*columns)))
+        none = np.empty(0, dtype=np.int64)
+        parts = [Seen(none, none.astype(np.int32), np.empty((len(HOPS), 0), dtype=np.int64), none)]
+        for tally in tallies:
+            mine = tally.views[view] == number
+            delay_ns = tally.delay_ns[np.repeat(mine, tally.n)].astype(np.int64)
+            parts.append(Seen(tally.pane_ns[mine], tally.n[mine], tally.hops_ns[:, mine], delay_ns))
+        return Seen(*(np.concatenate(column, axis=-1) for column in zip(*parts, strict=True)))
+
+    def _tally(self, traffic: Traffic) -> Tally:
+        t_ns, delay_ns, hops_ns, views = traffic
+        keys = (*views[::-1], t_ns // self.pane_ns)
+        order = np.lexsort(keys)
+        ranked = [key[order] for key in keys]
+        changes = np.any([np.diff(key) != 0 for key in ranked], axis=0)
+        firsts = np.concatenate(([0], np.flatnonzero(changes) + 1))
+        delay_ns = delay_ns[order]
+        small = int(delay_ns.max()) < 1 << 32
+        return Tally(
+            np.maximum(ranked[-1][firsts] * self.pane_ns, self._start_ns),
+            views[:, order[firsts]],
+            np.diff(firsts, append=len(order)).astype(np.int32),
+            np.add.reduceat(hops_ns[:, order], firsts, axis=1),
+            delay_ns.astype(np.uint32) if small else delay_ns,
+        )
 
     def _asset(self, view: int, name: str) -> Asset:
         return Asset(self._site, AREA, VIEWS[view][0], name)
 
     def _columns(self, traffic: Traffic, down: Ints, end_ns: int) -> Iterator[Columns]:
-        first = int(traffic.arrival_ns.min()) // PANE_NS
-        panes, pane = _dense(traffic.arrival_ns // PANE_NS - first)
+        every_ns = self._every_ns
+        first = int(traffic.arrival_ns.min()) // every_ns
+        panes, pane = _dense(traffic.arrival_ns // every_ns - first)
         number, bin_ = _dense(bins.bin_of(traffic.delay_ns))
         there, views = zip(*map(_dense, traffic.views), strict=True)
         sizes = (len(panes), *map(len, there))
@@ -183,7 +259,7 @@ class Monitor:
             came_down = (column // len(number)).tolist()
             cuts = (np.flatnonzero(np.diff(at * len(assets) + name)) + 1).tolist()
             for low, high in pairwise((0, *cuts, len(count))):
-                t_ns = (first + int(panes[at[low]])) * PANE_NS
+                t_ns = max((first + int(panes[at[low]])) * every_ns, self._start_ns)
                 ch: dict[str, Sequence[float | int | None]] = {
                     "bin": bin_numbers[low:high],
                     "count": count[low:high],
@@ -191,18 +267,17 @@ class Monitor:
                 }
                 hops = (sum(count[low:high]), *spent[:, at[low], name[low]].tolist())
                 asset = assets[asset_numbers[low]]
-                yield report(asset, _pane_end(t_ns, end_ns), t_ns, ch, hops)
+                yield report(asset, self._report_ns(t_ns, end_ns), t_ns, ch, hops)
+
+    def _report_ns(self, t_ns: int, end_ns: int) -> int:
+        """When a report on the pane of a time is sent: the run may end within it."""
+        return min((t_ns // self._every_ns + 1) * self._every_ns, end_ns)
 
 
 def _dense(values: NDArray[np.integer]) -> tuple[Ints, Ints]:
     """The distinct values of small whole numbers in order, and for each value its place there."""
     there = np.bincount(values) > 0
     return np.flatnonzero(there), (np.cumsum(there) - 1)[values]
-
-
-def _pane_end(t_ns: int, end_ns: int) -> int:
-    """When a report on the pane of a time is sent: the run may end within it."""
-    return min((t_ns // PANE_NS + 1) * PANE_NS, end_ns)
 
 
 def _sums(group: Ints, values: Ints, groups: int) -> Ints:

@@ -126,6 +126,10 @@ def _any(values: Ints) -> Ints:
     return np.asarray(values > 0, dtype=np.int64)
 
 
+def _none(values: Ints) -> Ints:
+    return np.asarray(values == 0, dtype=np.int64)
+
+
 def _over(top: int, under: int, scale: Fraction | int = 1) -> float | None:
     return float(Fraction(top, under) * scale) if under else None
 
@@ -310,8 +314,8 @@ class _Case:
         def spent(*factors: tuple[Steps, Callable[[Ints], Ints]]) -> list[int]:
             return w.spent(Area(self.start_ns, self.end_ns, *factors))
 
-        on, driving = (agv.mission, _any), (agv.log(lambda s: s.driving), _any)
-        empty = (agv.log(lambda s: not s.load), _any)
+        on, driving = (agv.mission, _any), (agv.driving, _any)
+        empty = (agv.loaded, _none)
         plan = (self.planned, _any)
         stands = _sums(spent(on, (agv.halted.rate, _any)), spent(on, (agv.waited.rate, _any)))
         begun = [t for t, v in zip(agv.mission.t[1:], agv.mission.v[1:], strict=True) if v]
@@ -506,25 +510,26 @@ def network_truth(
     monitor: Monitor, start_ns: int, end_ns: int, windows_ns: Sequence[int] = WINDOWS_NS
 ) -> list[TruthRow]:
     """The true delays of each cell, slice and kind of device that carried anything, from every
-    message that arrived in ``[start_ns, end_ns)``: nothing is counted in bins here."""
-    traffic = monitor.arrived()
-    order = np.argsort(traffic.arrival_ns, kind="stable")
+    message that arrived in ``[start_ns, end_ns)``: nothing is counted in bins here. Windows must be
+    whole panes of the monitor's."""
+    if broken := [length_ns for length_ns in windows_ns if length_ns % monitor.pane_ns]:
+        raise ValueError(f"windows of {broken} ns are not whole panes of {monitor.pane_ns} ns")
     rows: list[TruthRow] = []
     for asset, view, number in monitor.assets():
-        mine = order[traffic.views[view][order] == number]
-        times = traffic.arrival_ns[mine]
-        if not len(times) or times[0] >= end_ns:
+        seen = monitor.seen(view, number, end_ns)
+        if not len(seen.n):
             continue
-        delays = traffic.delay_ns[mine]
-        sums = {
-            hop: np.concatenate(([0], np.cumsum(spent[mine])))
-            for hop, spent in zip(HOPS, traffic.hops_ns, strict=True)
-        }
+        up_to_n, *up_to_hops = (
+            np.concatenate(([0], np.cumsum(column))) for column in (seen.n, *seen.hops_ns)
+        )
+        sums = dict(zip(HOPS, up_to_hops, strict=True))
         for length_ns in windows_ns:
             w = Windows.over(start_ns, end_ns, length_ns)
-            low, high = np.searchsorted(times, w.a), np.searchsorted(times, w.b)
-            n = (high - low).tolist()
-            columns = _delays(delays, list(zip(low.tolist(), high.tolist(), strict=True)))
+            low, high = np.searchsorted(seen.pane_ns, w.a), np.searchsorted(seen.pane_ns, w.b)
+            first, end = up_to_n[low], up_to_n[high]
+            n = (end - first).tolist()
+            cuts = list(zip(first.tolist(), end.tolist(), strict=True))
+            columns = _delays(seen.delay_ns, cuts)
             columns["messages"] = [float(m) if m else None for m in n]
             for hop, up_to in sums.items():
                 spent = (up_to[high] - up_to[low]).tolist()

@@ -597,7 +597,7 @@ def test_delay_histograms_count_every_control_message(quickstart: Plant) -> None
     for minute in range(30):
         start = START + minute * 60 * NS_PER_S
         floor.run_to(start + 60 * NS_PER_S)
-        for report in control.reports(start, start + 60 * NS_PER_S):
+        for report in control.reports(Stretch.every(start, start + 60 * NS_PER_S)):
             assert isinstance(report, Columns)
             if report.stream != "link":
                 continue
@@ -617,7 +617,7 @@ def test_a_pane_without_arrivals_has_its_misses_alone(quickstart: Plant) -> None
     floor = Floor(quickstart, fixed(15_000), 1, START)
     floor.run_to(START + 60 * NS_PER_S)
     (control, *_) = floor.controls
-    said = [r for r in control.reports(START, START + 60 * NS_PER_S) if r.stream == "link"]
+    said = [r for r in control.reports(Stretch.every(START, START + 60 * NS_PER_S)) if r.stream == "link"]
     assert len(said) == 6
     assert said[0].ch == {
         "bin": [None], "count": [None], "down": [None], "uplink_misses": [0], "downlink_misses": [0]

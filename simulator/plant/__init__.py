@@ -1,13 +1,13 @@
 """A plant: one TOML file with its devices, map, calendar and orders, checked as a whole."""
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from math import ceil, hypot
+from math import hypot
 from pathlib import Path
-from typing import Annotated, Any, Self, Union
+from typing import Annotated, Any, Literal, Self, Union
 
 from pydantic import (
     BaseModel,
@@ -21,10 +21,16 @@ from pydantic import (
 
 from config import tomlfile
 from config.errors import UsageError
-from config.units import Metres, Ratio, Seconds
+from config.units import Metres, Ratio
 from ingest.topics import is_level
 from simulator.device import Count, DeviceSpec, Length, kinds
+from simulator.plant.dispatch import FIRST_OF_DEMAND, Demand, DispatchRule, Release
+from simulator.plant.operators import OperatorsSpec
+from simulator.plant.routes import OrderSpec, Product
+from simulator.plant.transport import Transport
 
+STATIONS = frozenset({"casting_cell", "robot_arm", "work_unit"})
+"""Kinds that hand containers on."""
 _STRICT = ConfigDict(
     strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
 )
@@ -48,15 +54,21 @@ class Span(BaseModel):
         return self
 
 
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
 class CalendarSpec(BaseModel):
-    """When the plant is planned to be busy: shifts less breaks, the same every day."""
+    """When the plant is planned to be busy: shifts less breaks, on its working days."""
 
     model_config = _STRICT
 
     utc_offset: Annotated[str, Field(pattern=r"^[+-]\d\d:\d\d$")] = "+08:00"
     """The local clock, without daylight saving."""
+    days: Annotated[tuple[Day, ...], Field(strict=False, min_length=1)] = DAYS
+    """Working days; on the others nothing is planned."""
     shift: Annotated[tuple[Span, ...], Field(strict=False, min_length=1)]
-    """Planned stretches."""
+    """Planned stretches; the shifts go by their order here."""
     pause: Annotated[tuple[Span, ...], Field(strict=False)] = ()
     """Planned breaks inside them."""
 
@@ -124,34 +136,6 @@ class Staff(BaseModel):
         return value
 
 
-class Order(BaseModel):
-    """A job for one unit."""
-
-    model_config = _STRICT
-
-    number: Count
-    """Unique in the plant."""
-    unit: str
-    """Name of the casting cell or cable line that makes it."""
-    product: str
-    """What is made."""
-    quantity: Count
-    """Good pieces, or good metres."""
-    pri_s: Seconds
-    """Planned run time per item (cable: per metre)."""
-    trim_pri_s: Seconds = 20.0
-    """Planned run time per piece at the trimming arm."""
-    mould: str = ""
-    """The die; another one than before means a die change."""
-    planned_scrap_ratio: Ratio = 0.06
-    """Scrap that the plan allows for, as a share of the good pieces, in whole pieces."""
-
-    @property
-    def planned_scrap(self) -> int:
-        """Pieces of scrap that the plan allows for, rounded up."""
-        return ceil(round(self.quantity * self.planned_scrap_ratio, 6))
-
-
 class Plant(BaseModel):
     """A whole plant as its file describes it."""
 
@@ -177,10 +161,25 @@ class Plant(BaseModel):
     staff: Staff | None = None
     """Without it nobody is counted."""
     calendar: CalendarSpec
+    transport: Transport = Transport()
+    """How containers are moved."""
+    heartbeats: Literal["sent", "drawn"] = "sent"
+    """Whether every heartbeat between devices and their control is sent over the link, or only when
+    they would be missing is drawn, by a law measured on it: for runs of weeks. A link with faults
+    always carries them."""
     node: Annotated[tuple[Node, ...], Field(strict=False)] = ()
     edge: Annotated[tuple[Edge, ...], Field(strict=False)] = ()
     device: Annotated[tuple[SerializeAsAny[DeviceSpec], ...], Field(strict=False, min_length=1)]
-    order: Annotated[tuple[Order, ...], Field(strict=False)] = ()
+    product: Annotated[tuple[Product, ...], Field(strict=False)] = ()
+    order: Annotated[tuple[OrderSpec, ...], Field(strict=False)] = ()
+    demand: Demand | None = None
+    """Without it there are the orders of the file and no more."""
+    release: Release = Release()
+    """When orders go onto the floor."""
+    dispatch: DispatchRule = DispatchRule()
+    """What a free unit does next."""
+    operators: OperatorsSpec | None = None
+    """Without them somebody is there at once, always."""
 
     @model_validator(mode="after")
     def _refers_to_what_exists(self) -> Self:
@@ -212,16 +211,45 @@ class Plant(BaseModel):
                 yield f"{device.name}: {problem}"
         if "agv" in kinds_ and (store := self.warehouse) not in nodes:
             yield f"warehouse: unknown node {store!r}{tomlfile.guess(store, nodes)}"
-        if kinds_ & {"casting_cell", "robot_arm"} and "agv" not in kinds_:
-            yield "casting cells and arms need at least one agv to fetch their containers"
+        if kinds_ & STATIONS and "agv" not in kinds_:
+            yield "stations need at least one agv to fetch their containers"
+        yield from self._problems_of_work(names)
+        yield from self.transport.problems(self)
+        if not self._is_connected():
+            yield "map: some nodes cannot be reached from others"
+
+    def _problems_of_work(self, names: Sequence[str]) -> Iterator[str]:
+        """What does not fit in products, orders and demand."""
+        products = {product.name: product for product in self.product}
+        words = [product.name for product in self.product]
+        for word in sorted({w for w in words if words.count(w) > 1}):
+            yield f"product {word} is there twice"
+        for product in self.product:
+            for step in product.step:
+                if not any(step.fits(name) for name in names):
+                    globs = ", ".join(step.units)
+                    yield f"product {product.name}: no device to {step.operation} it: {globs}"
+        wanted = [(f"order {order.number}", order.product) for order in self.order]
+        wanted += [] if self.demand is None else [("demand", word) for word in self.demand.mix]
+        for what, word in wanted:
+            if word not in products:
+                yield f"{what}: unknown product {word}{tomlfile.guess(word, words)}"
         for order in self.order:
-            if order.unit not in names:
+            if order.number >= FIRST_OF_DEMAND:
+                yield f"order {order.number}: numbers from {FIRST_OF_DEMAND} on are the demand's"
+            if order.unit and order.unit not in names:
                 yield (
                     f"order {order.number}: unknown unit {order.unit}"
                     f"{tomlfile.guess(order.unit, names)}"
                 )
-        if not self._is_connected():
-            yield "map: some nodes cannot be reached from others"
+            elif order.unit and order.product in products:
+                first = products[order.product].step[0]
+                if not first.fits(order.unit):
+                    yield f"order {order.number}: {order.unit} does not {first.operation}"
+        operations = sorted({s.operation for product in self.product for s in product.step})
+        for word in self.release.cards:
+            if word not in operations:
+                yield f"release: unknown operation {word}{tomlfile.guess(word, operations)}"
 
     def _is_connected(self) -> bool:
         if not self.node:
@@ -235,10 +263,6 @@ class Plant(BaseModel):
             return device.x_m, device.y_m
         at = getattr(device, "node", None)
         return next(((node.x_m, node.y_m) for node in self.node if node.name == at), None)
-
-    def orders_of(self, unit: str) -> tuple[Order, ...]:
-        """The jobs of a unit, in the order of the file."""
-        return tuple(order for order in self.order if order.unit == unit)
 
 
 def minutes(clock: str) -> int:
