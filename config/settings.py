@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, Validati
 from config import tomlfile
 from config.errors import ConfigError
 from config.scenario import EdgeSettings, Scenario
-from config.units import format_duration
+from config.units import NS_PER_S, DurationNs, format_duration
 
 FILE = "beilun.toml"
 RESERVED = frozenset({"BEILUN_REQUIRE_SERVERS"})
@@ -72,6 +72,8 @@ class Broker(BaseModel):
     """Only from the environment; in a file name a `password_file`."""
     password_file: Path | None = None
     """File whose first line is the password."""
+    patience: DurationNs = 300 * NS_PER_S
+    """How long a run seeks a broker that went away before it gives up; a service never does."""
 
     @property
     def own_kind(self) -> Literal["auto", "mosquitto", "embedded"] | None:

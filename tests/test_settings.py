@@ -172,6 +172,7 @@ class TestSettings:
             "BEILUN_BROKER__USERNAME": "ann",
             "BEILUN_BROKER__PASSWORD": "secret",
             "BEILUN_BROKER__PASSWORD_FILE": "/nowhere",
+            "BEILUN_BROKER__PATIENCE": "1m",
             "BEILUN_RUN__SPEED": "60",
             "BEILUN_RUN__DIRECTORY": "out",
             "BEILUN_EDGE__PANE": "5s",

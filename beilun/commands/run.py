@@ -214,7 +214,7 @@ async def _live(
     recording: Recording,
 ) -> Exit | None:
     """Both halves until every message is folded; an exit code where it was broken off."""
-    stop, done = Stop(), asyncio.Event()
+    stop, done, serving = Stop(), asyncio.Event(), Serving()
     stop.listen()
     with tempfile.TemporaryDirectory(prefix="beilun-") as folder:
         own = Path(folder) / "own.sim"
@@ -222,24 +222,30 @@ async def _live(
         words = asyncio.create_task(_listen(factory), name="run.factory")
         watching = asyncio.create_task(_show(scenario, pipeline), name="run.progress")
         ending = asyncio.create_task(_end(factory, stop, done, broker, pipeline), name="run.end")
+        patience_s = effective.broker.patience / NS_PER_S
+        missing = asyncio.create_task(_miss(serving, done, patience_s), name="run.broker")
         upsetting = asyncio.create_task(upset(scenario, pipeline, broker), name="run.upset")
         try:
             await serve(
                 address, topics.SUBSCRIPTIONS, lambda _: pipeline,
-                run=run, once=False, stop=done, serving=Serving(),
+                run=run, once=False, stop=done, serving=serving,
             )  # fmt: skip
             if broker is not None and not broker.alive():
                 raise UnreachableError("the broker of this run has died", at=str(address))
+            if missing.done():
+                missing.result()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GRACE_S):
                     await factory.wait()
         finally:
-            tasks = (watching, ending, upsetting)
+            tasks = (watching, ending, upsetting, missing)
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
             for task in tasks:
                 if not task.cancelled() and (error := task.exception()) is not None:
+                    if isinstance(error, UnreachableError):
+                        continue  # it is told as the end of the run
                     console.error(f"error: {task.get_name()}: {error!r}")
             if factory.returncode is None:
                 factory.kill()
@@ -309,6 +315,23 @@ async def _end(
         done.set()
         gone.cancel()
         told.cancel()
+
+
+async def _miss(serving: Serving, done: asyncio.Event, patience_s: float) -> None:
+    """End the run where its broker went away and did not come back; raises ``UnreachableError``."""
+    loop = asyncio.get_running_loop()
+    seen_s = loop.time()
+    while loop.time() - seen_s < patience_s:
+        await asyncio.sleep(min(1.0, patience_s / 4))
+        inbox = serving.inbox
+        if inbox is None or inbox.is_connected:
+            seen_s = loop.time()
+    done.set()
+    raise UnreachableError(
+        f"the broker went away and was not there again for {patience_s:g} s",
+        at=inbox.broker if inbox is not None else "",
+        hint="broker.patience says how long a run seeks it; what was recorded so far is kept",
+    )
 
 
 async def _show(scenario: Scenario, pipeline: Pipeline) -> None:
