@@ -82,6 +82,8 @@ def command(
             recording.drop_meta("finished", "digest")
             write = storing(store, feed)
             pipeline = Pipeline(recording, decoder, policy_of(effective.edge), found, write)
+            if feed is not None:
+                feed.hops = pipeline.hops
             pipeline.resume()
             console.note(f"run {found or 'of foreign publishers'}, recording to {path}")
             return pipeline

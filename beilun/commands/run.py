@@ -112,6 +112,8 @@ def command(
             ) as feed:
                 write = storing(store, feed)
                 pipeline = Pipeline(recording, Decoder(), policy, run, write)
+                if feed is not None:
+                    feed.hops = pipeline.hops
                 stopped = await _live(
                     chosen, told, run, address, own, effective, pipeline, recording
                 )
