@@ -133,7 +133,8 @@ def command(
             crossed = [*report.feed_lines(feed), *([""] if crossed else []), *crossed]
         last = report.run_rows(ending.rows, policy.windows)
         if as_json:
-            console.ndjson(report.as_json(row) for row in last)
+            labels = report.Labels(policy.windows)
+            console.ndjson(report.as_json(row, labels) for row in last)
         else:
             _tell(chosen, last, pipeline, policy, crossed, verdicts, ending, path)
         if junit is not None:
@@ -322,16 +323,18 @@ async def _end(
 async def _miss(serving: Serving, done: asyncio.Event, patience_s: float) -> None:
     """End the run where its broker went away and did not come back; raises ``UnreachableError``."""
     loop = asyncio.get_running_loop()
-    seen_s = loop.time()
+    seen_s, where = loop.time(), ""
     while loop.time() - seen_s < patience_s:
         await asyncio.sleep(min(1.0, patience_s / 4))
         inbox = serving.inbox
         if inbox is None or inbox.is_connected:
             seen_s = loop.time()
+        else:
+            where = inbox.broker
     done.set()
     raise UnreachableError(
         f"the broker went away and was not there again for {patience_s:g} s",
-        at=inbox.broker if inbox is not None else "",
+        at=where,
         hint="broker.patience says how long a run seeks it; what was recorded so far is kept",
     )
 
