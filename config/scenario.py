@@ -25,7 +25,6 @@ from config.globs import asset_matches
 from config.units import NS_PER_DAY, NS_PER_S, DurationNs, TimeNs, format_duration, parse_time
 from config.windows import (
     UNIT,
-    Every,
     Window,
     WindowLabel,
     as_label,
@@ -123,11 +122,6 @@ class EdgeSettings(BaseModel):
     def pane_ns(self) -> int:
         """The pane in use."""
         return min(self.pane, *(kind.shortest_ns for kind in self.kinds))
-
-    @property
-    def grid_ns(self) -> tuple[int, ...]:
-        """Lengths of the windows that lie side by side on the grid."""
-        return tuple(k.length_ns for k in self.kinds if isinstance(k, Every))
 
 
 class Expect(BaseModel):

@@ -35,6 +35,7 @@ from config.errors import ConfigError
 from config.faults import ClockStep
 from config.globs import asset_matches
 from config.units import NS_PER_S
+from config.windows import Window
 from ingest import topics
 from ingest.messages import Asset, Times, TruthRow
 from ingest.recording import Tracer
@@ -45,7 +46,7 @@ from simulator.network import CHANNELS, Born, Monitor, slice_of
 from simulator.plant import Plant
 from simulator.plant.floor import Floor
 from simulator.plant.terminal import TELEMETRY, Terminal
-from simulator.truth import WINDOWS_NS, network_truth, truth_rows
+from simulator.truth import WINDOWS, truth_rows
 from simulator.wire import STAMP_BYTES, Clock, Jump, Unstamped, Wire, birth, progress, stamped
 
 if TYPE_CHECKING:
@@ -290,13 +291,9 @@ class Factory:
         """Cut the run short where it is: the next chunk is the last, with what is under way."""
         self._stopped = True
 
-    def truth(self, windows_ns: Sequence[int] = WINDOWS_NS) -> list[TruthRow]:
+    def truth(self, windows: Sequence[Window] = WINDOWS) -> list[TruthRow]:
         """The true KPIs of what was handed out so far."""
-        span = (self._start_ns, self._out_ns)
-        return [
-            *truth_rows(self.floor, *span, windows_ns),
-            *network_truth(self._monitor, *span, windows_ns),
-        ]
+        return truth_rows(self.floor, self._monitor, self._start_ns, self._out_ns, windows)
 
     def trace(self) -> Tracer | None:
         """The way over the link of all that was sent so far, if it was asked for; at the end."""
@@ -347,7 +344,8 @@ class Factory:
                 if way.name == TELEMETRY:
                     self._connections[member.device.asset.area].lose(_losses(trace))
                 slice = self._slices[way.slice]
-                self._monitor.note(member.kind, slice, down=way.down, trace=trace)
+                of = "" if way.name == TELEMETRY else path
+                self._monitor.note(member.kind, slice, down=way.down, trace=trace, control_of=of)
                 if self._tracer is not None:
                     own = numbers if way.name == TELEMETRY else None
                     self._tracer.add(path, way.name, slice, own, trace)
@@ -392,6 +390,7 @@ class Factory:
                 self._numbers[each.carrier].append(seq)
             sent[each.conn].append(each.sent_ns)
             if arrival_ns >= 0:
+                self._monitor.post(each.message, each.sent_ns, arrival_ns)
                 item = _Arrived(arrival_ns, asset, seq, each.sent_ns, each.message)
                 self._connections[each.conn].arrive(item)
         for conn, times in sent.items():

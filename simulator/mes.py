@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from config.units import NS_PER_DAY, NS_PER_MS, NS_PER_S
 from ingest.messages import Asset, Times
-from ingest.packml import PackML
-from simulator.device import Columns, Maintenance, Report, Steps, Unit, span
+from ingest.packml import Maintenance, PackML
+from simulator.device import Columns, Report, Steps, Unit, span
 
 if TYPE_CHECKING:
     from simulator.plant import CalendarSpec, Plant, Staff

@@ -27,6 +27,7 @@ from ingest.messages import Asset, Times
 from simulator.device import PANE_NS, Columns, Ints
 from simulator.link.link import Link
 from simulator.link.profile import Cellular
+from simulator.wire import Unstamped
 
 AREA = "network"
 """Area of the network's assets, and the name of the monitor's connection."""
@@ -45,6 +46,8 @@ _SUMS = ("hop_messages", *(f"hop_{hop}_ns" for hop in HOPS))
 CHANNELS = {"bin": "1", "count": "1", "down": "1"} | {
     name: "ns" if name.endswith("_ns") else "1" for name in _SUMS
 }
+_WITHOUT_SAMPLES = ("birth", "connection")
+"""What a message announces, by the last level of its topic: it is in no delay."""
 _MOST_NS = int(LARGEST)
 """The largest sum that one cell of a report can hold: 2 h 30 min. The rest stands in other rows."""
 
@@ -66,6 +69,18 @@ class Traffic(NamedTuple):
     """A row for each of ``HOPS``; they add up to the delay."""
     views: NDArray[np.int16]
     """A row for each of ``VIEWS``: number of the cell, slice and kind."""
+
+
+class Posted(NamedTuple):
+    """Messages of one asset that arrived, for the truth."""
+
+    sent_ns: Times
+    """Of those with samples, when they were truly sent, in order."""
+    stamped_ns: Times
+    """When the sender's own clock said so."""
+    arrival_ns: Times
+    control: tuple[tuple[Times, Ints], ...]
+    """Of its control traffic, up and down if it has any: arrivals in order, and delays."""
 
 
 _ROWS = 3 + len(HOPS) + len(VIEWS)
@@ -97,6 +112,10 @@ class Monitor:
         self._arrived: list[Traffic] = []
         self._used: set[int] = set()
         """Cells that have carried something."""
+        self._posted: dict[str, list[tuple[int, int, int]]] = {}
+        """By asset when its messages were sent, were said to be sent, and arrived."""
+        self._control: dict[tuple[str, bool], list[tuple[Times, Ints]]] = {}
+        """By asset and direction the arrivals and delays of its control traffic."""
 
     def assets(self) -> Iterator[tuple[Asset, int, int]]:
         """Every asset there can be, with its view and its number there."""
@@ -112,10 +131,22 @@ class Monitor:
             if view != CELLS
         ]
 
-    def note(self, kind: str, slice: str, *, down: bool, trace: Mapping[str, Ints]) -> None:
-        """Add a bearer's trace."""
+    def post(self, message: Unstamped, sent_ns: int, arrival_ns: int) -> None:
+        """Add a message that arrived; its own stamp is that of its sender's clock."""
+        if message.topic.rpartition("/")[2] not in _WITHOUT_SAMPLES:
+            times = (sent_ns, message.sent_ns, arrival_ns)
+            self._posted.setdefault(str(message.asset), []).append(times)
+
+    def note(
+        self, kind: str, slice: str, *, down: bool, trace: Mapping[str, Ints], control_of: str = ""
+    ) -> None:
+        """Add a bearer's trace; ``control_of`` is whose control traffic it is, if it is."""
         came = trace["arrival_ns"] >= 0
         n = int(came.sum())
+        if control_of:
+            arrival_ns = trace["arrival_ns"][came]
+            columns = (arrival_ns, arrival_ns - trace["sent_ns"][came])
+            self._control.setdefault((control_of, down), []).append(columns)
         if not n:
             return
         rows = np.empty((_ROWS, len(came)), dtype=np.int64)
@@ -150,11 +181,31 @@ class Monitor:
             born.append(Born(asset, kind, first_ns, _pane_end(first_ns, end_ns)))
         return born, list(self._columns(traffic, whole[-1], end_ns)) if len(cells) else []
 
-    def arrived(self) -> Traffic:
-        """Every message whose pane has been reported, block by block."""
-        columns = (np.concatenate(c, axis=-1) for c in zip(*self._arrived, strict=True))
-        self._arrived = [Traffic(*columns)]
-        return self._arrived[0]
+    def traffic(self, end_ns: int) -> Iterator[tuple[Asset, Traffic]]:
+        """What each cell, slice and kind of device carried, in order of arrival, of those that
+        carried anything before a time."""
+        columns = [np.concatenate(c, axis=-1) for c in zip(*self._arrived, strict=True)]
+        if not columns:
+            return
+        whole = Traffic(*columns)
+        self._arrived = [whole]
+        order = np.argsort(whole.arrival_ns, kind="stable")
+        for asset, view, number in self.assets():
+            mine = order[whole.views[view][order] == number]
+            if len(mine) and whole.arrival_ns[mine[0]] < end_ns:
+                times, delays, hops, views = whole
+                yield asset, Traffic(times[mine], delays[mine], hops[:, mine], views[:, mine])
+
+    def posted(self, path: str) -> Posted:
+        """Messages of one asset that arrived."""
+        times = np.array(self._posted.get(path, ()), dtype=np.int64).reshape(-1, 3)
+        sent_ns, stamped_ns, arrival_ns = times[np.argsort(times[:, 0], kind="stable")].T
+        control: list[tuple[Times, Ints]] = []
+        for down in (False, True):
+            if found := self._control.get((path, down)):
+                arrived, delay = (np.concatenate(column) for column in zip(*found, strict=True))
+                control.append((arrived, delay))
+        return Posted(sent_ns, stamped_ns, arrival_ns, tuple(control))
 
     def _asset(self, view: int, name: str) -> Asset:
         return Asset(self._site, AREA, VIEWS[view][0], name)

@@ -30,6 +30,7 @@ from simpy import Event
 
 from config.units import NS_PER_S, Kilowatts, MetresPerSecond, Milliseconds, Ratio, Seconds
 from ingest.messages import Floats, Times
+from ingest.packml import Mode
 from ingest.packml import PackML as S
 from simulator.device import (
     SCAN_NS,
@@ -40,7 +41,6 @@ from simulator.device import (
     Kilonewtons,
     Length,
     Millimetres,
-    Mode,
     Process,
     Report,
     Unit,

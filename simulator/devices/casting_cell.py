@@ -23,6 +23,7 @@ from pydantic import Field
 
 from config.units import NS_PER_MS, Kilowatts, Ratio, Seconds
 from ingest.messages import Times
+from ingest.packml import Maintenance, Mode
 from ingest.packml import PackML as S
 from simulator.device import (
     Bell,
@@ -31,10 +32,8 @@ from simulator.device import (
     Count,
     DeviceSpec,
     Kilonewtons,
-    Maintenance,
     Megapascals,
     Millimetres,
-    Mode,
     Process,
     Report,
     Steps,
