@@ -38,7 +38,7 @@ servers:
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends mosquitto victoria-metrics influxdb chromium
 
 docs: $(VENV)/.run
-	$(BIN)/python -m beilun.documenting docs
+	$(BIN)/python -m beilun.documenting docs deploy/grafana/dashboards
 
 pins:
 	rm -rf $(VENV)

@@ -222,9 +222,7 @@ class TestVictoriaMetrics:
         counts = books.outbox.counts()
         assert counts.waiting == 100 and counts.oldest_s is not None
 
-    def test_a_whole_run_is_in_the_store(
-        self, tmp_path: Path, victoria: Victoria
-    ) -> None:
+    def test_a_whole_run_is_in_the_store(self, tmp_path: Path, victoria: Victoria) -> None:
         words = ["run", "quickstart", "--for", "5m", "--store", victoria.url, "-o", "a.beilun"]
         done = subprocess.run(
             [sys.executable, "-m", "beilun", *words], cwd=tmp_path, env=ENVIRONMENT,
