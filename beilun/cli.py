@@ -30,6 +30,7 @@ VERBS = {
     "explain": ("explain", "say where on the link the time of messages went"),
     "score": ("score", "hold a simulated run's KPIs against the truth"),
     "map": ("map", "draft a mapping for someone else's telemetry"),
+    "store": ("store", "check a remote store, or send it what it is owed"),
     "watch": ("watch", "show live KPIs in this terminal"),
     "init": ("init", "write a commented scenario, plant and settings file"),
     "doctor": ("doctor", "check this machine, with a fix for each finding"),

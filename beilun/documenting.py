@@ -1,9 +1,10 @@
-"""Writes the generated pages of ``docs/``: what the code says about itself, in tables."""
+"""Writes what is generated: pages of ``docs/`` in which the code tells of itself, dashboards."""
 
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from beilun import dashboards
 from edge import kpis
 from edge.iso22400 import ELEMENT
 from ingest.packml import Mode, PackML
@@ -116,5 +117,5 @@ def _one_line(text: str) -> str:
 
 
 if __name__ == "__main__":
-    for path in write(Path(sys.argv[1])):
+    for path in [*write(Path(sys.argv[1])), *dashboards.write(Path(sys.argv[2]))]:
         sys.stderr.write(f"wrote {path}\n")
