@@ -12,7 +12,7 @@ help:
 	@echo "make test     set up and run the tests"
 	@echo "make check    ruff, mypy, pyright, import rules"
 	@echo "make bench    benchmarks (they assert what they computed)"
-	@echo "make servers  install the real servers (Debian, as root): mosquitto, victoria-metrics, chromium"
+	@echo "make servers  install the real servers (Debian, as root): mosquitto, victoria-metrics, influxdb, chromium"
 	@echo "make docs     write the generated parts of docs/ anew"
 	@echo "make pins     renew constraints.txt from what pip finds today"
 	@echo "make clean    remove everything that these made"
@@ -35,10 +35,10 @@ bench: $(VENV)/.dev
 
 servers:
 	apt-get update -q
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends mosquitto victoria-metrics chromium
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends mosquitto victoria-metrics influxdb chromium
 
 docs: $(VENV)/.run
-	$(BIN)/python -m beilun.documenting docs
+	$(BIN)/python -m beilun.documenting docs deploy/grafana/dashboards
 
 pins:
 	rm -rf $(VENV)

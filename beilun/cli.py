@@ -31,6 +31,7 @@ VERBS = {
     "score": ("score", "hold a simulated run's KPIs against the truth"),
     "verify": ("verify", "run the published scenarios, and hold them against the headlines"),
     "map": ("map", "draft a mapping for someone else's telemetry"),
+    "store": ("store", "check a remote store, or send it what it is owed"),
     "watch": ("watch", "show live KPIs in this terminal"),
     "init": ("init", "write a commented scenario, plant and settings file"),
     "doctor": ("doctor", "check this machine, with a fix for each finding"),

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from beilun.report import Labels
 from beilun.verdict import asset_path, junit_xml
 from config.errors import RecordingError
 from config.scenario import Tolerance
-from config.units import format_duration, format_time
+from config.units import format_time
 from edge.rows import Row
 from edge.store import RowStore
 from ingest.messages import Asset
@@ -106,7 +107,11 @@ def _row(cells: list[object]) -> Row:
 
 
 def moved(
-    old: Iterable[Row], new: Iterable[Row], tolerances: Mapping[str, Tolerance], default: Tolerance
+    old: Iterable[Row],
+    new: Iterable[Row],
+    tolerances: Mapping[str, Tolerance],
+    default: Tolerance,
+    labels: Labels,
 ) -> list[Moved]:
     """Every KPI with a row that is missing, extra, or off by more than its tolerance."""
     before = {row.key: row for row in old}
@@ -116,7 +121,7 @@ def moved(
         mine, other = before.get(key), after.get(key)
         if not _same(mine, other, tolerances.get(key[1], default)):
             found.setdefault(key[1], []).append((mine, other))
-    return [_sum_up(kpi, pairs) for kpi, pairs in found.items()]
+    return [_sum_up(kpi, pairs, labels) for kpi, pairs in found.items()]
 
 
 def _same(old: Row | None, new: Row | None, tolerance: Tolerance) -> bool:
@@ -129,15 +134,12 @@ def _same(old: Row | None, new: Row | None, tolerance: Tolerance) -> bool:
     return tolerance.covers(old.value, new.value)
 
 
-def _sum_up(kpi: str, pairs: list[tuple[Row | None, Row | None]]) -> Moved:
+def _sum_up(kpi: str, pairs: list[tuple[Row | None, Row | None]], labels: Labels) -> Moved:
     # The first whose value moved says more than one where only the number of samples did.
     old, new = next((pair for pair in pairs if not _equal(*pair)), pairs[0])
     row = old or new
     assert row is not None
-    first = (
-        f"{asset_path(row.asset)} {format_duration(row.window_length_ns)}"
-        f" at {format_time(row.window_start_ns)}"
-    )
+    first = f"{asset_path(row.asset)} {labels.of_row(row)} at {format_time(row.window_start_ns)}"
     if old and new and old.value == new.value:
         first += f" (n {old.n} -> {new.n}, late {old.late} -> {new.late})"
     differences = [

@@ -1,12 +1,13 @@
-"""Writes the generated pages of ``docs/``: what the code says about itself, in tables."""
+"""Writes what is generated: pages of ``docs/`` in which the code tells of itself, dashboards."""
 
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from beilun import dashboards
 from edge import kpis
-from edge.iso22400 import ELEMENT, Mode
-from ingest.packml import PackML
+from edge.iso22400 import ELEMENT
+from ingest.packml import Mode, PackML
 from simulator.device import kinds
 from simulator.link.profile import load_profile, profile_names
 
@@ -54,7 +55,9 @@ def _kpis() -> str:
             kpi.better or "–",
             kpi.formula,
             kpi.clause,
-            " to ".join("–" if end is None else f"{end:g}" for end in kpi.range),
+            kpi.range_text,
+            kpi.accuracy.text(),
+            kpi.accuracy.text(cut=True),
             ", ".join(kpi.kinds) or "any",
             ", ".join(f"`{n}`" if n in kpi.needs else f"(`{n}`)" for n in kpi.inputs) or "–",
             "yes" if kpi.rolls_up else "no",
@@ -62,8 +65,8 @@ def _kpis() -> str:
         )
         for kpi in kpis.load().values()
     ]
-    head = ("KPI", "unit (UCUM)", "better", "formula", "source", "range", "kinds", "inputs",
-            "rolls up", "is")  # fmt: skip
+    head = ("KPI", "unit (UCUM)", "better", "formula", "source", "range", "bound", "of orders",
+            "kinds", "inputs", "rolls up", "is")  # fmt: skip
     return _page("KPIs", _ABOUT_KPIS, head, rows) + _time_model()
 
 
@@ -71,7 +74,10 @@ _ABOUT_KPIS = """Every KPI of the edge; `beilun kpis NAME` says the same.
 
 An asset has a KPI if it is of one of its kinds and announced its inputs. Those in brackets are read
 besides, where somebody tells them: by the same measure, for this KPI or for its neighbours. The
-range is that of telemetry that does not contradict itself."""
+range is that of telemetry that does not contradict itself. The bound is how far a value may be from
+the truth where every message arrives and clocks are right, and for windows of orders, which begin
+and end between readings, what may be counted on the wrong side besides; `beilun score` holds a
+simulated run to both."""
 
 
 def _time_model() -> str:
@@ -129,5 +135,5 @@ def _one_line(text: str) -> str:
 
 
 if __name__ == "__main__":
-    for path in write(Path(sys.argv[1])):
+    for path in [*write(Path(sys.argv[1])), *dashboards.write(Path(sys.argv[2]))]:
         sys.stderr.write(f"wrote {path}\n")

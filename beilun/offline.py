@@ -81,7 +81,7 @@ def run_offline(scenario: Scenario, path: Path) -> Outcome:
                 pipeline.take(pending[:GROUP])
                 del pending[:GROUP]
         pipeline.take(pending)
-        truth = factory.truth(scenario.edge.grid_ns)
+        truth = factory.truth(scenario.edge.kinds)
         recording.write_truth(truth)
         return Outcome(pipeline.conclude(store), truth)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from beilun import console
 from beilun.verdict import asset_path
-from config.units import NS_PER_S, format_time
-from config.windows import Window, longest
+from config.units import NS_PER_S, format_duration, format_time
+from config.windows import Span, Window, labels_of, longest
 from edge import kpis
 from edge.engine import Engine
 from edge.feed import Feed
@@ -58,6 +58,27 @@ class Table:
 def _width(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> int:
     rule = 3  # what a ruled table adds between two columns
     return max(map(len, console.aligned(columns, lines))) + rule * len(columns)
+
+
+class Labels:
+    """What people call each window, by its place, where several kinds are in use."""
+
+    def __init__(self, windows: Sequence[Window]) -> None:
+        self._windows = windows
+        self._known: dict[Span, str] = {}
+        self.used = tuple(dict.fromkeys(window.label for window in windows))
+
+    def of(self, span: Span) -> str:
+        """A window that none of the others is must be an order's, where orders have any."""
+        if span not in self._known:
+            rest = "order" if "order" in self.used else format_duration(span.length_ns)
+            self._known[span] = (labels_of(self._windows, span) or [rest])[0]
+        return self._known[span]
+
+    def of_row(self, row: Row) -> str:
+        """Of the window of a row."""
+        start_ns = row.window_start_ns
+        return self.of(Span(start_ns, start_ns + row.window_length_ns))
 
 
 def run_rows(rows: Iterable[Row], windows: Sequence[Window]) -> list[Row]:
@@ -242,11 +263,12 @@ def show_tables(rows: Sequence[Row]) -> None:
         console.out(f"{len(more)} more KPIs have values; `beilun watch FILE --once` shows all", "")
 
 
-def as_json(row: Row) -> dict[str, object]:
+def as_json(row: Row, labels: Labels) -> dict[str, object]:
     """One row for ``--json``: keys with units, null for no data."""
     return {
         "asset": asset_path(row.asset),
         "kpi": row.kpi,
+        "window": labels.of_row(row),
         "window_start": format_time(row.window_start_ns),
         "window_s": row.window_length_ns // NS_PER_S,
         "value": row.value,

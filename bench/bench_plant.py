@@ -8,6 +8,7 @@ from config.units import NS_PER_S, parse_time
 from simulator.factory import Factory
 from simulator.link.link import Link
 from simulator.link.profile import load_profile
+from simulator.network import Monitor
 from simulator.plant import load_plant
 from simulator.plant.floor import Floor
 from simulator.truth import truth_rows
@@ -49,5 +50,6 @@ def test_a_shift_of_events_only(benchmark: Any) -> None:
 def test_truth_of_a_shift(benchmark: Any) -> None:
     floor = Floor(load_plant("quickstart"), Link(load_profile("ethernet"), 1), 1, START)
     floor.run_to(START + SHIFT_NS)
-    rows = benchmark(truth_rows, floor, START, START + SHIFT_NS)
+    nobody = Monitor("ningbo", (), (), ())
+    rows = benchmark(truth_rows, floor, nobody, START, START + SHIFT_NS)
     assert len(rows) > 20_000

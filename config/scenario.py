@@ -47,7 +47,6 @@ from config.units import (
 )
 from config.windows import (
     UNIT,
-    Every,
     Window,
     WindowLabel,
     as_label,
@@ -145,11 +144,6 @@ class EdgeSettings(BaseModel):
     def pane_ns(self) -> int:
         """The pane in use."""
         return min(self.pane, *(kind.shortest_ns for kind in self.kinds))
-
-    @property
-    def grid_ns(self) -> tuple[int, ...]:
-        """Lengths of the windows that lie side by side on the grid."""
-        return tuple(k.length_ns for k in self.kinds if isinstance(k, Every))
 
 
 class Expect(BaseModel):

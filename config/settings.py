@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from config import tomlfile
 from config.errors import ConfigError
 from config.scenario import EdgeSettings, Scenario
-from config.units import format_duration
+from config.units import NS_PER_S, DurationNs, format_duration
 
 FILE = "beilun.toml"
 RESERVED = frozenset({"BEILUN_REQUIRE_SERVERS"})
@@ -59,6 +59,27 @@ def _as_feed_url(value: object) -> object:
     return value
 
 
+def _as_store_url(value: object) -> object:
+    if not isinstance(value, str) or not value:
+        return value
+    found = urlsplit(value)
+    try:
+        good = found.scheme in ("http", "https") and found.hostname and found.port != 0
+    except ValueError:
+        good = False
+    if not good or found.username or found.query:
+        raise ValueError(f"should be like http://127.0.0.1:8086, got {value!r}")
+    return value.rstrip("/")
+
+
+def first_line(path: Path, key: str) -> str:
+    """A secret from its file; ``key`` is the setting that names it."""
+    try:
+        return path.read_text().split("\n", 1)[0]
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", at=f"{key} {path}") from None
+
+
 class Broker(BaseModel):
     """Which MQTT broker, and as whom."""
 
@@ -72,6 +93,8 @@ class Broker(BaseModel):
     """Only from the environment; in a file name a `password_file`."""
     password_file: Path | None = None
     """File whose first line is the password."""
+    patience: DurationNs = 300 * NS_PER_S
+    """How long a run seeks a broker that went away before it gives up; a service never does."""
 
     @property
     def own_kind(self) -> Literal["auto", "mosquitto", "embedded"] | None:
@@ -88,13 +111,7 @@ class Broker(BaseModel):
             return self.password.get_secret_value()
         if self.password_file is None:
             return None
-        try:
-            return self.password_file.read_text().split("\n", 1)[0]
-        except OSError as error:
-            raise ConfigError(
-                f"cannot be read: {error.strerror}",
-                at=f"broker.password_file {self.password_file}",
-            ) from None
+        return first_line(self.password_file, "broker.password_file")
 
 
 class Run(BaseModel):
@@ -117,6 +134,35 @@ class Feed(BaseModel):
     """`mqtt://[user:password@]host:port`; empty: nowhere. A scenario's `[campus]` may withhold."""
 
 
+class Store(BaseModel):
+    """The InfluxDB v2 API that final KPI rows are written to, beside the recording."""
+
+    model_config = _MODEL
+
+    url: Annotated[str, BeforeValidator(_as_store_url)] = ""
+    """`http://host:8086` or `https://…`; empty: the recording alone."""
+    bucket: Annotated[str, Field(min_length=1)] = "beilun"
+    """Bucket; VictoriaMetrics ignores it."""
+    org: str = ""
+    """Organisation; VictoriaMetrics ignores it."""
+    token: SecretStr | None = None
+    """Only from the environment; in a file name a `token_file`."""
+    token_file: Path | None = None
+    """File whose first line is the token."""
+    timeout: DurationNs = 10 * NS_PER_S
+    """How long the server may take to answer."""
+    keep: DurationNs = 60 * NS_PER_S
+    """How long rows are kept after they were accepted, to be sent again after a restart there."""
+    backlog: Annotated[int, Field(ge=1, json_schema_extra={"unit": "rows"})] = 2_000_000
+    """The most rows that wait for the server; after that the oldest are dropped, and counted."""
+
+    def secret(self) -> str:
+        """The token, wherever it comes from; empty for none."""
+        if self.token is not None:
+            return self.token.get_secret_value()
+        return "" if self.token_file is None else first_line(self.token_file, "store.token_file")
+
+
 class Log(BaseModel):
     """What is told on stderr."""
 
@@ -135,6 +181,7 @@ class Values(BaseModel):
     run: Run = Run()
     edge: EdgeSettings = EdgeSettings()
     feed: Feed = Feed()
+    store: Store = Store()
     log: Log = Log()
 
 
@@ -172,6 +219,10 @@ class Settings:
     @property
     def feed(self) -> Feed:
         return self.values.feed
+
+    @property
+    def store(self) -> Store:
+        return self.values.store
 
     @property
     def log(self) -> Log:
@@ -227,21 +278,26 @@ def load(
 def read_file(path: Path) -> Values:
     """One ``beilun.toml``; paths in it start where it lies, and it may hold no password."""
     data = tomlfile.load(path)
-    broker = data.get("broker")
-    if isinstance(broker, dict) and "password" in broker:
-        raise ConfigError(
-            "a password does not belong in this file",
-            at=f"{path}, broker.password",
-            hint="set BEILUN_BROKER__PASSWORD, or name a file in broker.password_file",
-        )
+    for section, secret in (("broker", "password"), ("store", "token")):
+        table = data.get(section)
+        if isinstance(table, dict) and secret in table:
+            raise ConfigError(
+                f"a {secret} does not belong in this file",
+                at=f"{path}, {section}.{secret}",
+                hint=f"set BEILUN_{section.upper()}__{secret.upper()}, or name a file in"
+                f" {section}.{secret}_file",
+            )
     values = tomlfile.validate(data, Values, at=str(path))
-    base, broker, run = path.parent, values.broker, values.run
+    base, broker, run, store = path.parent, values.broker, values.run, values.store
     if broker.password_file is not None:
         broker = broker.model_copy(update={"password_file": base / broker.password_file})
     if "directory" in run.model_fields_set:
         run = run.model_copy(update={"directory": base / run.directory})
+    if store.token_file is not None:
+        store = store.model_copy(update={"token_file": base / store.token_file})
+    read = {"broker": broker, "run": run, "store": store}
     return values.model_copy(
-        update={n: v for n, v in (("broker", broker), ("run", run)) if n in values.model_fields_set}
+        update={name: v for name, v in read.items() if name in values.model_fields_set}
     )
 
 
@@ -255,7 +311,7 @@ def nearest_file(folder: Path) -> Path | None:
 def flag_of(key: str) -> str:
     """How a setting is spelt as a flag of a verb."""
     short = {"broker.url": "--broker", "run.speed": "--speed", "run.directory": "--directory",
-             "feed.url": "--summaries"}  # fmt: skip
+             "feed.url": "--summaries", "store.url": "--store"}  # fmt: skip
     return short.get(key, "--" + key.replace(".", "-").replace("_", "-"))
 
 

@@ -29,8 +29,7 @@ import numpy as np
 from config.units import NS_PER_MS, NS_PER_S
 from config.windows import Span
 from edge.columns import Columns
-from edge.kpi import Kpi, number, quantile
-from edge.kpis.oee import aubt_ns, aupt_ns, good, seen_ns
+from edge.kpi import Kpi, quantile
 from edge.measures import Fact, Facts, Measure, tailored
 from edge.measures.delays import Delays
 from edge.measures.flows import MICRO, Flows
@@ -657,76 +656,9 @@ def _spectrum(
 # formula with the numbers put in -----------------------------------------------------------------
 
 
-def _s(ns: int | None) -> Fraction | None:
-    return None if ns is None else Fraction(ns, NS_PER_S)
-
-
-def _over(over: Fraction | None, under: Fraction | None) -> Fraction | None:
-    return over / under if over is not None and under else None
-
-
-def _count(name: str) -> Callable[[Facts], Fraction | None]:
-    return lambda facts: Fraction(number(facts, name) or 0)
-
-
-def _time(name: str) -> Callable[[Facts], Fraction | None]:
-    return lambda facts: _s(number(facts, name) or 0)
-
-
-def _pri(facts: Facts) -> Fraction | None:
-    made, run_us = number(facts, "produced"), number(facts, "planned_run_us")
-    return Fraction(run_us, made * 1_000_000) if made and run_us is not None else None
-
-
-def _good(facts: Facts) -> Fraction | None:
-    found = good(facts)
-    return None if found is None else Fraction(found)
-
-
-_UNIT_SYMBOLS: dict[str, tuple[str, Callable[[Facts], Fraction | None]]] = {
-    "APT": ("s", _time("apt_ns")),
-    "AUST": ("s", _time("aust_ns")),
-    "ADET": ("s", _time("adet_ns")),
-    "ADOT": ("s", _time("adot_ns")),
-    "AUPT": ("s", lambda facts: _s(aupt_ns(facts))),
-    "AUBT": ("s", lambda facts: _s(aubt_ns(facts))),
-    "PBT": ("s", lambda facts: _s(seen_ns(facts))),
-    "AOET": ("s", _time("aoet_ns")),
-    "TTF": ("s", _time("ttf_ns")),
-    "TTR": ("s", _time("ttr_ns")),
-    "CMT": ("s", _time("cmt_ns")),
-    "PMT": ("s", _time("pmt_ns")),
-    "PRI": ("s", _pri),
-    "EPC": ("", lambda facts: _over(_s(seen_ns(facts)), _pri(facts))),
-    "FE": ("", _count("failures")),
-    "PQ": ("", _count("produced")),
-    "GQ": ("", _good),
-    "SQ": ("", _count("scrap")),
-    "RQ": ("", _count("rework")),
-    "IP": ("", _count("inspected")),
-    "GP": ("", _count("first_pass")),
-}
-"""Symbols of ISO 22400 that the facts of a unit give, with unit."""
-
-
-_ALIASES = {
-    "WIP": "wip",
-    "TH": "throughput",
-    "CM": "consumed",
-    "GQ": "good",
-    "IGQ": "integrated_good",
-    "PL": "production_loss",
-    "STL": "storage_loss",
-    "OL": "other_loss",
-    "APAT": "apat",
-    "APWT": "apwt",
-}
-"""Symbols that are a fact, or a KPI of the same facts, under another name."""
-
-
 def symbols(evidence: Evidence, known: Mapping[str, Kpi]) -> dict[str, Quantity]:
-    """What the words of the KPI's formula stand for, of those that are facts, symbols of the
-    standard, or KPIs of the same facts. ``known`` are all KPIs."""
+    """What the words of the KPI's formula stand for: its terms, facts, and KPIs of the same facts.
+    ``known`` are all KPIs."""
     kpi, facts = evidence.kpi, evidence.facts
     found: dict[str, Quantity] = {}
     for quantity in described(evidence):
@@ -735,17 +667,13 @@ def symbols(evidence: Evidence, known: Mapping[str, Kpi]) -> dict[str, Quantity]
             stem, _, unit = quantity.label.rpartition("_")
             if stem and unit in ("m", "kwh"):  # a channel's name ends with its unit
                 found.setdefault(stem, quantity)
-    if any(name in facts for name in ("pbt_ns", "aoet_ns", "produced")):
-        for symbol, (unit, amount) in _UNIT_SYMBOLS.items():
-            if (value := amount(facts)) is not None:
-                found[symbol] = Quantity(symbol, value, unit)
     measures = {m.name for m in kpi.measures}
     for other in known.values():
         if other.name != kpi.name and {m.name for m in other.measures} <= measures:
             result = other.value(facts)
             if result is not None:
                 found[other.name] = Quantity(other.name, Fraction(result), other.unit)
-    for symbol, name in _ALIASES.items():
-        if name in found and name != kpi.name:
-            found.setdefault(symbol, found[name])
+    for symbol, term in kpi.terms.items() if facts else ():
+        if (value := term.amount(facts)) is not None:
+            found[symbol] = Quantity(symbol, value, term.unit)
     return found

@@ -24,14 +24,17 @@ itself, and it needs neither a thread to connect nor a task a message.
 
 import asyncio
 import secrets
+import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
 from config.windows import Order, Span, Window, labels_of
+from edge.hops import Hops
 from edge.rows import Row
 from edge.store import RowStore
 from ingest import topics
@@ -77,6 +80,13 @@ class Fed:
     waiting: int = 0
 
 
+class _Waiting(NamedTuple):
+    window: str
+    row: Row
+    offered_ns: int
+    """By this machine's own clock, which only measures."""
+
+
 class Feed:
     """Publishes rows on a session as far as it goes; see ``feeding``."""
 
@@ -93,9 +103,11 @@ class Feed:
         self._allows = allows
         self._most = most
         self._fed = Fed()
-        self._waiting: OrderedDict[Key, tuple[str, Row]] = OrderedDict()
+        self._waiting: OrderedDict[Key, _Waiting] = OrderedDict()
         """By window and key of the row."""
-        self._flying: deque[tuple[str, Row]] = deque()
+        self._flying: deque[_Waiting] = deque()
+        self.hops: Hops | None = None
+        """Where it is counted how long a row took, from its offer to the broker's word."""
         self._latest_ns: dict[str, int] = {}
         self._called: dict[Span, list[str]] = {}
         self._moved = asyncio.Event()
@@ -131,7 +143,8 @@ class Feed:
                     continue
                 key = (window, *row.key)
                 self._fed.replaced += key in self._waiting
-                self._waiting[key] = window, row._replace(revision=revision(row))
+                told = row._replace(revision=revision(row))
+                self._waiting[key] = _Waiting(window, told, time.perf_counter_ns())
                 if len(self._waiting) > self._most:
                     self._waiting.popitem(last=False)
                     self._fed.dropped += 1
@@ -160,7 +173,8 @@ class Feed:
     def _write(self) -> None:
         most = min(IN_FLIGHT, self._session.receive_maximum)
         while self._waiting and len(self._flying) < most:
-            key, (window, row) = next(iter(self._waiting.items()))
+            key, item = next(iter(self._waiting.items()))
+            row, window = item.row, item.window
             topic = topics.kpi(row.asset, row.kpi, window)
             newest = row.window_start_ns >= self._latest_ns.get(topic, row.window_start_ns)
             if not self._session.publish(
@@ -170,25 +184,27 @@ class Feed:
             if newest:
                 self._latest_ns[topic] = row.window_start_ns
             del self._waiting[key]
-            self._flying.append((window, row))
+            self._flying.append(item)
 
     def _on_puback(self, taken: bool) -> None:
         # A broker acknowledges in the order it was written to (MQTT 4.6), so it is the oldest.
         if self._flying:
-            self._flying.popleft()
+            item = self._flying.popleft()
             self._fed.delivered += taken
+            if taken and self.hops is not None:
+                self.hops.add("feed", time.perf_counter_ns() - item.offered_ns)
             self._fed.refused += not taken
             self._moved.set()
 
     def _on_ready(self) -> None:
         """Write again, in the old order, what the last connection did not see acknowledged."""
         while self._flying:
-            window, row = self._flying.pop()
-            key = (window, *row.key)
+            item = self._flying.pop()
+            key = (item.window, *item.row.key)
             if key in self._waiting:
                 self._fed.replaced += 1
             else:
-                self._waiting[key] = window, row
+                self._waiting[key] = item
                 self._waiting.move_to_end(key, last=False)
         self._moved.set()
         self._write()

@@ -9,9 +9,10 @@ import numpy as np
 from edge.kpi import quantile
 from ingest.bins import bin_of, delay_of
 
-HOPS = ("mqtt", "wait", "decode", "commit", "fold", "rows")
+HOPS = ("mqtt", "wait", "decode", "commit", "fold", "rows", "feed")
 """``mqtt``: from the edge through the broker back to it; ``wait``: read, but not yet taken up;
-``decode``, ``commit`` (to the journal), ``fold`` and ``rows`` (to the store): per batch taken."""
+``decode``, ``commit`` (to the journal), ``fold`` and ``rows`` (to the store): per batch taken;
+``feed``: a row, from its offer to the word of the broker it is fed to."""
 
 
 class Hops:

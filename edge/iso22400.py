@@ -9,10 +9,9 @@ Every moment of planned busy time of which there is evidence lies in exactly one
          └─ CMT, PMT, MT            is maintained: corrective, preventive, not said which
 """
 
-from enum import IntEnum
 from typing import Final
 
-from ingest.packml import PackML
+from ingest.packml import Maintenance, Mode, PackML
 
 PRODUCTION = "APT"
 SETUP = "AUST"
@@ -23,17 +22,11 @@ PREVENTIVE = "PMT"
 MAINTAINED = "MT"
 
 
-class Mode(IntEnum):
-    """PackML unit modes on the wire; a unit that tells none is in production."""
-
-    PRODUCTION = 1
-    MAINTENANCE = 2
-    MANUAL = 3
-    SETUP = 4
-
-
-MAINTENANCE: dict[int, str] = {1: CORRECTIVE, 2: PREVENTIVE}
-"""Channel ``maintenance``; 0 is none. It goes before mode and state, with an order or without."""
+MAINTENANCE: dict[int, str] = {
+    Maintenance.CORRECTIVE: CORRECTIVE,
+    Maintenance.PREVENTIVE: PREVENTIVE,
+}
+"""By what ``maintenance`` tells. It goes before mode and state, with an order or without."""
 
 FAILED: Final = frozenset(
     {

@@ -1,14 +1,60 @@
 """What a KPI is: metadata and a pure function of facts."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import NamedTuple
 
+from config.units import NS_PER_S
 from edge.measures import Fact, Facts, Measure
 
 OBSERVERS = ("radio_cell", "slice", "device_group")
 """Kinds of a network's own assets. They look at other assets' messages a second time, so they are
 never added up: a line, area or site holds each message once, by the device that sent it."""
+
+
+class Accuracy(NamedTuple):
+    """How far a value may be from the truth where no message is lost and no clock is wrong: the
+    wider of the first two. As it stands: not at all, but for rounding."""
+
+    relative: float = 0.0
+    """Share of the true value."""
+    absolute: float = 0.0
+    """In the unit of the KPI."""
+    cut_s: float | None = 0.0
+    """Where a window (only an order's does) begins or ends between two readings: how much of its
+    time, at its mean pace, each of its ends may put on the wrong side; ``None``: any amount."""
+
+    def within(self, truth: float, cut_from_ns: int | None = None) -> float | None:
+        """How far a value may be from the truth; ``None``: any distance. ``cut_from_ns`` is the
+        length of a window that is cut between readings."""
+        relative = self.relative
+        if cut_from_ns is not None:
+            if self.cut_s is None:
+                return None
+            relative += 2 * self.cut_s * NS_PER_S / cut_from_ns
+        return max(relative * abs(truth), self.absolute)
+
+    def text(self, *, cut: bool = False) -> str:
+        """In words, of windows that are cut between readings or of those that are not."""
+        parts = [f"{self.relative * 100:g} %"] if self.relative else []
+        parts += [f"{self.absolute:g}"] if self.absolute else []
+        if cut and self.cut_s is None:
+            return "none"
+        if cut and self.cut_s:
+            parts.append(f"{self.cut_s:g} s at each end")
+        return " or ".join(parts) or "exact"
+
+
+EXACT = Accuracy()
+
+
+class Term(NamedTuple):
+    """What a word of a formula stands for, as the facts have it; ``None``: they do not say."""
+
+    unit: str
+    """UCUM, ``s`` for a time; empty for what is counted."""
+    amount: Callable[[Facts], Fraction | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +88,11 @@ class Kpi:
     bounds: tuple[float | None, float | None] | None = None
     """Least and greatest value that consistent telemetry gives, ``None``: no bound. Left out: 0
     to 1 for a share (unit ``1``), otherwise at least 0."""
+    accuracy: Accuracy = EXACT
+    """How far from the truth it may be if nothing goes wrong; ``beilun score`` holds it to that."""
+    terms: Mapping[str, Term] = field(default_factory=dict[str, Term])
+    """Words of the formula that are no fact by that name and no KPI of the same facts:
+    ``beilun kpis explain`` puts their numbers in."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -55,6 +106,11 @@ class Kpi:
         if self.bounds is not None:
             return self.bounds
         return (0.0, 1.0 if self.unit == "1" else None)
+
+    @property
+    def range_text(self) -> str:
+        """The same for people."""
+        return " to ".join("–" if end is None else f"{end:g}" for end in self.range)
 
     @property
     def pooled(self) -> tuple[str, ...]:
@@ -84,6 +140,20 @@ def bins(facts: Facts, name: str) -> Mapping[int, int]:
     """A histogram among the facts."""
     value: Fact = facts.get(name, {})
     return {} if isinstance(value, int) else value
+
+
+def counted(name: str, unit: str = "", scale: Fraction | int = 1) -> Term:
+    """A term that is one sum among the facts, in steps of ``scale``; not told is 0."""
+
+    def amount(facts: Facts) -> Fraction:
+        return Fraction(number(facts, name) or 0) * scale
+
+    return Term(unit, amount)
+
+
+def seconds(name: str) -> Term:
+    """A term that is a time among the facts, which has it in ns."""
+    return counted(name, "s", Fraction(1, NS_PER_S))
 
 
 def ratio(over: int | None, under: int | None, scale: Fraction | int = 1) -> float | None:

@@ -33,6 +33,7 @@ class Serving:
     """What a caller may look at while the edge serves."""
 
     pipeline: Pipeline | None = None
+    inbox: Subscriber | None = None
 
 
 async def first_run(inbox: Subscriber) -> tuple[str, list[Received]]:
@@ -89,6 +90,7 @@ async def serve(
     session = secrets.token_hex(4)
     topic_list = [*subscriptions, topics.probe(session)]
     async with subscribed(address, topic_list, client_id=f"beilun-edge-{session}") as inbox:
+        serving.inbox = inbox
         pending: list[Received] = []
         if run is None and not foreign:
             found = await _unless(stop, first_run(inbox))

@@ -1,11 +1,11 @@
 """The embedded KPI store: rows upserted by key, in the recording's own SQLite file."""
 
 import itertools
-import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from operator import attrgetter
 
-from edge.rows import Row
+from config.globs import asset_matches
+from edge.rows import ALL, Row
 from ingest.messages import Asset
 from ingest.recording import Recording
 
@@ -53,8 +53,12 @@ SELECT max(revision) FROM (
 _SELECT = """
 SELECT site, area, line, asset, kpi, window_start_ns, window_length_ns, value, n, late, unit,
        revision
-FROM kpi_rows
+FROM series JOIN row ON row.series = series.id
 """
+
+
+def _means(glob: str, *levels: str) -> bool:
+    return asset_matches(glob, "/".join(level for level in levels if level != ALL))
 
 
 class RowStore:
@@ -100,16 +104,46 @@ class RowStore:
         """Forget all rows, to compute them again from the journal."""
         self._db.executescript("DELETE FROM row; DELETE FROM gone")
 
-    def rows(self, *, window_length_ns: int | None = None) -> Iterator[Row]:
-        """The last revision of every row, optionally of one window length."""
-        where, args = ("", ()) if window_length_ns is None else (
-            "WHERE window_length_ns = ?", (window_length_ns,))  # fmt: skip
-        try:
-            found = self._db.execute(_SELECT + where, args)
-        except sqlite3.OperationalError:
-            return  # a recording no edge ever ran on has no such table
+    def rows(
+        self,
+        *,
+        kpis: Collection[str] = (),
+        asset: str = "",
+        window_length_ns: int | None = None,
+    ) -> Iterator[Row]:
+        """The last revision of every row, or of those of some KPIs, of assets by a glob over names
+        or paths, of windows of one length: other series are not read."""
+        where: list[str] = []
+        args: list[str | int] = [*kpis]
+        if kpis:
+            where.append(f"kpi IN ({', '.join('?' * len(kpis))})")
+        if asset:
+            self._db.create_function("means", 5, _means, deterministic=True)
+            where.append("means(?, site, area, line, asset)")
+            args.append(asset)
+        if window_length_ns is not None:
+            where.append("window_length_ns = ?")
+            args.append(window_length_ns)
+        if not self._exists():
+            return
+        found = self._db.execute(_SELECT + (f"WHERE {' AND '.join(where)}" if where else ""), args)
         for site, area, line, name, *rest in found:
             yield Row(Asset(site, area, line, name), *rest)
+
+    def assets(self) -> list[Asset]:
+        """Every asset and group that has a row."""
+        if not self._exists():
+            return []
+        found = self._db.execute(
+            "SELECT DISTINCT site, area, line, asset FROM series"
+            " WHERE EXISTS (SELECT 1 FROM row WHERE row.series = series.id)"
+        )
+        return sorted(map(Asset._make, found))
+
+    def _exists(self) -> bool:
+        """Whether there are tables: a recording no edge ever ran on has none."""
+        found = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'series'")
+        return found.fetchone() is not None
 
     def _series_of(self, row: Row) -> int:
         key = (row.asset, row.kpi, row.window_length_ns)

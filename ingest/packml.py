@@ -1,4 +1,4 @@
-"""PackML (ANSI/ISA-TR88.00.02): the 17 states and their numbers on the wire."""
+"""PackML (ANSI/ISA-TR88.00.02): the 17 states, unit modes and maintenance, as on the wire."""
 
 from enum import IntEnum
 
@@ -23,3 +23,20 @@ class PackML(IntEnum):
     RESETTING = 15
     COMPLETING = 16
     COMPLETE = 17
+
+
+class Mode(IntEnum):
+    """Unit modes, as channel ``mode`` tells them; a unit that tells none is in production."""
+
+    PRODUCTION = 1
+    MAINTENANCE = 2
+    MANUAL = 3
+    SETUP = 4
+
+
+class Maintenance(IntEnum):
+    """What is done to keep a unit running, as channel ``maintenance`` tells it."""
+
+    NONE = 0
+    CORRECTIVE = 1
+    PREVENTIVE = 2

@@ -16,7 +16,6 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import cache
 from importlib.metadata import entry_points
 from itertools import pairwise
@@ -30,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from config.units import NS_PER_MS, NS_PER_S, Metres
 from ingest.messages import Asset, Floats, Times
-from ingest.packml import PackML
+from ingest.packml import Maintenance, Mode, PackML
 from ingest.topics import is_level
 
 if TYPE_CHECKING:
@@ -48,23 +47,6 @@ Megapascals = Annotated[float, Field(gt=0, json_schema_extra={"unit": "MPa"})]
 Acceleration = Annotated[float, Field(gt=0, json_schema_extra={"unit": "m/s2"})]
 Length = Annotated[float, Field(gt=0, json_schema_extra={"unit": "m"})]
 Count = Annotated[int, Field(ge=1)]
-
-
-class Mode(IntEnum):
-    """PackML unit modes, as channel ``mode`` tells them."""
-
-    PRODUCTION = 1
-    MAINTENANCE = 2
-    MANUAL = 3
-    SETUP = 4
-
-
-class Maintenance(IntEnum):
-    """What is done to keep a unit running, as channel ``maintenance`` tells it."""
-
-    NONE = 0
-    CORRECTIVE = 1
-    PREVENTIVE = 2
 
 
 KWH_NJ = 36 * 10**9

@@ -9,11 +9,10 @@ import numpy as np
 
 from config.units import NS_PER_DAY, NS_PER_MS, NS_PER_S
 from ingest.messages import Asset, Times
-from ingest.packml import PackML
+from ingest.packml import Maintenance, PackML
 from simulator.device import (
     Columns,
     Ints,
-    Maintenance,
     Report,
     Steps,
     Stretch,

@@ -9,6 +9,7 @@ from typing import Literal
 import pytest
 
 from ingest.broker import Broker, mosquitto_path, running_broker
+from tests.servers import influxd, victoria_metrics
 
 Kind = Literal["mosquitto", "embedded"]
 
@@ -16,13 +17,23 @@ Kind = Literal["mosquitto", "embedded"]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+SERVERS = {
+    "needs_mosquitto": ("mosquitto", mosquitto_path),
+    "needs_victoria_metrics": ("victoria-metrics", victoria_metrics),
+    "needs_influxd": ("influxdb", influxd),
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if mosquitto_path() is not None or os.environ.get("BEILUN_REQUIRE_SERVERS") == "1":
+    if os.environ.get("BEILUN_REQUIRE_SERVERS") == "1":
         return  # where servers are required, their absence fails the tests
-    absent = pytest.mark.skip(reason="mosquitto is not installed")
-    for item in items:
-        if item.get_closest_marker("needs_mosquitto"):
-            item.add_marker(absent)
+    for mark, (name, path) in SERVERS.items():
+        if path() is not None:
+            continue
+        absent = pytest.mark.skip(reason=f"{name} is not installed")
+        for item in items:
+            if item.get_closest_marker(mark):
+                item.add_marker(absent)
 
 
 @pytest.fixture(

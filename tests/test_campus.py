@@ -609,6 +609,7 @@ def test_exactly_the_allowed_summaries_leave_a_run(tmp_path: Path) -> None:
     assert counted[f"outside summary {AWAY}"] == size
     assert f"bytes that left: telemetry 0, control 0, summary {size:,}" in done.stdout
     assert re.search(r"rows [\d,]+ = delivered 2 \+ withheld [\d,]+\n", done.stdout)
+    assert re.search(r"^feed +2 ", done.stdout, re.MULTILINE)  # each was timed
     assert "PASS  bytes_outside@telemetry == 0" in done.stdout
     assert "bytes_outside@control" in (tmp_path / "j.xml").read_text()
 

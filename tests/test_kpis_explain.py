@@ -36,7 +36,9 @@ from edge.evidence import (
     symbols,
     time_lines,
 )
+from edge.kpi import Kpi, Term, counted
 from edge.measures import Facts, add_facts
+from edge.measures.sums import Sums
 from edge.pipeline import Journal
 from edge.policy import Policy
 from edge.rows import ALL, ORDER_NUMBER, Row, last_rows, rows_in
@@ -176,7 +178,7 @@ def test_every_fact_has_words(explained: Explained) -> None:
 _ARITHMETIC: dict[type, Any] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
 }  # fmt: skip
-_FACTOR = {"h": 3_600, "d": 86_400, "{piece}/h": 1 / 3_600, "kg/m": 1, "{fault}/km": 1e-3}
+_FACTOR = {"h": 3_600, "d": 1, "{piece}/h": 1 / 3_600, "kg/m": 1, "{fault}/km": 1e-3}
 
 
 def evaluated(node: ast.expr, terms: dict[str, Any]) -> float:
@@ -465,3 +467,25 @@ def test_a_recording_without_rows_is_refused(
 def test_kpis_still_describes_a_kpi(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["kpis", "oee"]) == 0
     assert "ISO 22400-2 OEE index" in capsys.readouterr().out
+
+
+def test_a_kpi_of_somebody_elses_is_explained_by_its_own_terms() -> None:
+    pieces = Sums("piece_sums", ("boxes",))
+    kpi = Kpi(
+        name="pallets", unit="{pallet}", summary="Full pallets.", formula="BX / 40", clause="ours",
+        better="up", kinds=(), needs=("boxes",), measures=(pieces,), value=lambda _: 3.0,
+        terms={"BX": counted("boxes"), "NO": Term("s", lambda _: None)},
+    )  # fmt: skip
+    row = Row(MACHINE, "pallets", T0, 60 * S, 3.0, 1, 0, "{pallet}")
+    evidence = Evidence(row, kpi, {"boxes": 120}, (), (), None, by_order=False)
+    terms = symbols(evidence, {})
+    assert terms["BX"].value == 120
+    assert "NO" not in terms
+
+
+@pytest.mark.parametrize("kpi", KPIS.values(), ids=KPIS)
+def test_the_terms_of_a_kpi_are_words_that_facts_may_give(kpi: Kpi) -> None:
+    """None fails where the facts say nothing, and each is a word."""
+    for word, term in kpi.terms.items():
+        assert re.fullmatch(r"[A-Z]+", word)
+        term.amount({})

@@ -12,6 +12,7 @@ import pytest
 
 from config.errors import ConfigError, UsageError
 from config.units import NS_PER_MS, NS_PER_S, parse_time
+from config.windows import Every
 from ingest import bins, codecs
 from ingest.codecs import uns, vda5050
 from ingest.messages import Batch, Birth, Envelope, Progress
@@ -481,7 +482,7 @@ def test_a_run_cut_short_closes_its_sums(quickstart: Plant) -> None:
         mine = of(messages, conn)
         assert account.made == account.published == len(mine)
         assert all(json.loads(m.payload)["x_beilun"]["sent_ns"] <= cut_ns for m in mine)
-    assert {r.window_start_ns for r in made.truth((60 * NS_PER_S,))} == {
+    assert {r.window_start_ns for r in made.truth([Every(60 * NS_PER_S)])} == {
         START, START + 60 * NS_PER_S, START + 120 * NS_PER_S
     }  # fmt: skip
 

@@ -172,6 +172,7 @@ class TestSettings:
             "BEILUN_BROKER__USERNAME": "ann",
             "BEILUN_BROKER__PASSWORD": "secret",
             "BEILUN_BROKER__PASSWORD_FILE": "/nowhere",
+            "BEILUN_BROKER__PATIENCE": "1m",
             "BEILUN_RUN__SPEED": "60",
             "BEILUN_RUN__DIRECTORY": "out",
             "BEILUN_EDGE__PANE": "5s",
@@ -182,6 +183,14 @@ class TestSettings:
             "BEILUN_EDGE__RETENTION": "1h",
             "BEILUN_EDGE__MAX_SKEW": "1s",
             "BEILUN_FEED__URL": "mqtt://localhost:1884",
+            "BEILUN_STORE__URL": "http://localhost:8086",
+            "BEILUN_STORE__BUCKET": "b",
+            "BEILUN_STORE__ORG": "o",
+            "BEILUN_STORE__TOKEN": "secret",
+            "BEILUN_STORE__TOKEN_FILE": "/nowhere",
+            "BEILUN_STORE__TIMEOUT": "1s",
+            "BEILUN_STORE__KEEP": "2m",
+            "BEILUN_STORE__BACKLOG": "1000",
             "BEILUN_LOG__LEVEL": "debug",
         }
         got = settings.load(env=env, folder=tmp_path)

@@ -4,8 +4,10 @@ import asyncio
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -14,10 +16,12 @@ import pytest
 
 from beilun.offline import run_offline
 from beilun.upsets import upset
+from config.errors import BeilunError
 from config.scenario import find_scenario
 from config.units import NS_PER_S
 from edge.pipeline import Pipeline
 from ingest.broker import Broker, Kind, running_broker
+from ingest.recording import Recording
 
 KINDS = [pytest.param("mosquitto", marks=pytest.mark.needs_mosquitto), "embedded"]
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("BEILUN_")}
@@ -74,9 +78,9 @@ def test_a_run_whose_broker_is_killed_has_the_rows_and_the_truth_of_one_without_
         for line in beilun(tmp_path, "score", "a.beilun", "--json").stdout.splitlines()
     ]
     assert sum(line["rows"] for line in scored) > 400
-    assert not [line for line in scored if line["known_on_one_side_only"]]
-    exact = [line for line in scored if not line["kpi"].startswith("delay_p")]
-    assert not [line for line in exact if line["mae"]]  # not quantiles: they come from histograms
+    assert not [line for line in scored if not line["kept"]]
+    binned = {"delay_p50", "delay_p99", "delay_p999", "clock_skew"}
+    assert {line["kpi"] for line in scored if line["mae"]} == binned  # they come from histograms
 
 
 class Clock:
@@ -149,3 +153,37 @@ def test_a_broker_that_cannot_come_back_is_told_and_is_not_alive(
         asyncio.run(upset(scenario, cast("Pipeline", clock), broker))
         assert not broker.alive()
     assert "did not come back" in capsys.readouterr().err
+
+
+@pytest.mark.needs_mosquitto
+def test_a_run_gives_up_a_broker_that_does_not_come_back_and_keeps_what_it_has(
+    tmp_path: Path,
+) -> None:
+    with running_broker("mosquitto", tmp_path) as broker:
+        run = subprocess.Popen(
+            [
+                sys.executable, "-m", "beilun", "run", "quickstart", "--speed", "20",
+                "--broker", f"mqtt://{broker.address.host}:{broker.address.port}", "-o", "a.beilun",
+            ],
+            cwd=tmp_path, env=ENVIRONMENT | {"BEILUN_BROKER__PATIENCE": "1s"},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not _has_blocks(tmp_path / "a.beilun"):
+            assert time.monotonic() < deadline and run.poll() is None
+            time.sleep(0.05)
+        broker.stop()
+        _, told = run.communicate(timeout=60)
+    assert run.returncode == 4, told
+    assert "went away and was not there again for 1 s" in told
+    assert _has_blocks(tmp_path / "a.beilun")
+
+
+def _has_blocks(path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        with Recording.open(path) as recording:
+            return next(iter(recording.db.execute("SELECT 1 FROM block")), None) is not None
+    except (BeilunError, sqlite3.Error):
+        return False

@@ -1,14 +1,19 @@
 """Settings and files: effective values with their origin, validation, and JSON Schema."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from beilun import console
+from beilun.commands.nouns import boundary, told
 from config.errors import BeilunError, ConfigError, Exit
+
+if TYPE_CHECKING:
+    from config.scenario import Scenario
+    from config.settings import Setting
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -24,8 +29,18 @@ def show(
     """Every setting with its effective value and where that comes from; secrets stay hidden."""
     from config import settings
     from config.scenario import find_scenario
+    from config.units import format_duration
 
-    rows = list(settings.load(find_scenario(scenario) if scenario else None, config=config).show())
+    chosen = find_scenario(scenario) if scenario else None
+    effective = settings.load(chosen, config=config)
+    rows = list(effective.show())
+    pane_ns = effective.edge.pane_ns
+    if pane_ns != effective.edge.pane:
+        why = "the shortest window or step"
+        rows.append(
+            settings.Setting("edge.pane in use", format_duration(pane_ns), "duration", why, why)
+        )
+    rows += _of(chosen) if chosen is not None else []
     if as_json:
         console.ndjson(
             {"key": r.key, "value": r.value, "unit": r.unit, "origin": r.origin, "doc": r.doc}
@@ -33,6 +48,17 @@ def show(
         )
     else:
         console.table(("setting", "value", "origin"), [(r.key, r.value, r.origin) for r in rows])
+
+
+def _of(scenario: "Scenario") -> "Iterator[Setting]":
+    """What a scenario says beside the settings: faults, and what may leave the campus."""
+    from config.settings import Setting
+
+    origin = f"scenario {scenario.name}"
+    for number, fault in enumerate(scenario.fault, 1):
+        yield Setting(f"fault #{number}", told(fault), "", origin, "what goes wrong, and when")
+    for name, value in (boundary(scenario.campus) or {}).items():
+        yield Setting(f"campus.{name}", value, "", origin, "what may leave the campus")
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from beilun import campus, console, report, verdict
+from beilun import campus, console, remote, report, verdict
 from beilun.composing import (
     Stop,
     address_of,
@@ -32,17 +32,25 @@ def command(
     summaries: Annotated[
         str | None, typer.Option(help="Feed final KPI rows to mqtt://host:port.")
     ] = None,
+    store_url: Annotated[
+        str | None,
+        typer.Option(
+            "--store", help="Also write KPI rows to an InfluxDB v2 API, http://host:8086."
+        ),
+    ] = None,
     mapping: Annotated[
         str, typer.Option("--map", help="Mapping of foreign MQTT JSON, shipped or a file.")
     ] = "",
 ) -> Exit:
     """Aggregate what a broker delivers until told to stop; an existing recording is continued."""
     import json
+    from contextlib import ExitStack
 
     from config.mapping import find_mapping
     from edge.feed import Feed, feeding, storing
     from edge.pipeline import Ending, Pipeline
     from edge.serve import Serving, serve
+    from edge.sinks.forward import forwarding
     from edge.store import RowStore
     from ingest import topics
     from ingest.boundary import guarding, sent, side
@@ -52,7 +60,9 @@ def command(
     from ingest.recording import Recording
 
     chosen = scenario_of(scenario) if scenario else None
-    effective = layers.load(chosen, flags={"broker.url": broker, "feed.url": summaries})
+    effective = layers.load(
+        chosen, flags={"broker.url": broker, "feed.url": summaries, "store.url": store_url}
+    )
     if effective.broker.own_kind is not None:
         raise UsageError(
             "name the broker to listen to",
@@ -64,9 +74,16 @@ def command(
     path = output or effective.run.directory / f"edge-{new_run()}.beilun"
     fed_to = BrokerAddress.parse(effective.feed.url) if effective.feed.url else None
     fence = None if chosen is None else chosen.campus
-    with guarding(fence) as boundary, Recording.create(path) as recording:
+    with (
+        guarding(fence) as boundary,
+        Recording.create(path) as recording,
+        ExitStack() as held,
+    ):
         store = RowStore(recording)
         store.prepare()
+        forwarder = held.enter_context(
+            remote.remote(effective.store, recording, effective.edge.kinds, fence)
+        )
         decoder = Decoder([mapped] if mapped else [])
 
         def start(found: str | None, feed: Feed | None) -> Pipeline:
@@ -82,6 +99,8 @@ def command(
             recording.drop_meta("finished", "digest")
             write = storing(store, feed)
             pipeline = Pipeline(recording, decoder, policy_of(effective.edge), found, write)
+            if feed is not None:
+                feed.hops = pipeline.hops
             pipeline.resume()
             console.note(f"run {found or 'of foreign publishers'}, recording to {path}")
             return pipeline
@@ -92,7 +111,10 @@ def command(
 
         async def main() -> tuple[Ending | None, Feed | None]:
             stop.listen()
-            async with feeding(fed_to, campus.allowance(fence), effective.edge.kinds) as feed:
+            async with (
+                forwarding(forwarder),
+                feeding(fed_to, campus.allowance(fence), effective.edge.kinds) as feed,
+            ):
                 await serve(
                     address_of(effective.broker),
                     [*topics.SUBSCRIPTIONS, *(mapped.topics() if mapped else ())],
@@ -119,12 +141,14 @@ def command(
         )
         if feed is not None:
             console.out(*report.feed_lines(feed))
-        kept = Exit.OK
+        if forwarder is not None:
+            console.out(*remote.lines(forwarder))
+        kept = remote.exit_code(forwarder)
         if boundary is not None and fence is not None:
             recording.set_entries(side("edge"), boundary.entries())
             counts = sent("edge", boundary.entries())
             console.out(*campus.lines(fence, counts))
-            kept = verdict.exit_code(campus.judge(fence, counts, ["edge"]))
+            kept = verdict.exit_code(campus.judge(fence, counts, ["edge"])) or kept
         if stop.interrupted:
             return Exit.INTERRUPTED
         return kept if ending.account.closes else Exit.FAILED

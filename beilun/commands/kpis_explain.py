@@ -2,6 +2,7 @@
 
 import bisect
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -35,7 +36,6 @@ from edge import evidence as evidences
 from edge import kpis
 from edge.engine import Engine
 from edge.evidence import Evidence, Inquiry, Place, Quantity, Said, Spectrum, Stretch
-from edge.iso22400 import Mode
 from edge.kpi import Kpi
 from edge.measures import Facts
 from edge.pipeline import Journal
@@ -43,7 +43,7 @@ from edge.policy import Policy
 from edge.rows import ALL, ORDER_NUMBER, Row, rows_in
 from edge.store import RowStore
 from ingest.messages import Asset, Batch, Identity
-from ingest.packml import PackML
+from ingest.packml import Mode, PackML
 from ingest.recording import Recording
 
 _BAR = 60
@@ -139,7 +139,7 @@ def command(
     if as_json:
         console.ndjson([_as_json(found, every, said if messages else None, payloads)])
     else:
-        _show(found, every)
+        _show(found, every, path)
         if messages:
             _show_messages(found, said, shown, payloads)
         elif found.evidence.parts:
@@ -157,12 +157,11 @@ def command(
 def _find(recording: Recording, kpi: Kpi, asset: str, window: str | None, at: str | None) -> Found:
     policy = recorded_policy(recording)
     path = recording.path
-    everyone: set[Asset] = set()
+    store = RowStore(recording)
+    everyone = store.assets()
     mine: dict[Asset, list[Row]] = {}
-    for row in RowStore(recording).rows():
-        everyone.add(row.asset)
-        if row.kpi in (kpi.name, ORDER_NUMBER):
-            mine.setdefault(row.asset, []).append(row)
+    for row in store.rows(kpis=(kpi.name, ORDER_NUMBER)):
+        mine.setdefault(row.asset, []).append(row)
     if not everyone:
         raise RecordingError(
             "holds no KPI rows", at=str(path), hint="`beilun replay FILE` computes them"
@@ -194,7 +193,7 @@ def _find(recording: Recording, kpi: Kpi, asset: str, window: str | None, at: st
 
 
 def _asset(
-    path: Path, kpi: Kpi, text: str, having: Collection[Asset], everyone: set[Asset]
+    path: Path, kpi: Kpi, text: str, having: Collection[Asset], everyone: Collection[Asset]
 ) -> Asset:
     """The asset that is meant, of those that have the KPI."""
     have = {asset_path(a): a for a in everyone if a in having}
@@ -330,7 +329,7 @@ def _payloads(recording: Recording, found: Found, said: Sequence[Said]) -> dict[
 # what it says -------------------------------------------------------------------------------------
 
 
-def _show(found: Found, every: Mapping[str, Kpi]) -> None:
+def _show(found: Found, every: Mapping[str, Kpi], file: Path) -> None:
     evidence, stored = found.evidence, found.stored
     row, kpi = evidence.row, evidence.kpi
     span = evidences.place_of(row).span
@@ -359,7 +358,7 @@ def _show(found: Found, every: Mapping[str, Kpi]) -> None:
     console.out("")
     _show_formula(evidence, every)
     if evidence.members:
-        _show_members(evidence)
+        _show_members(evidence, file)
     else:
         _show_facts(evidence)
         for name, line in evidences.time_lines(evidence).items():
@@ -444,7 +443,7 @@ def _share(quantity: Quantity, covered_ns: int) -> str:
     return f"{share:6.1%}" if share <= 1 else ""
 
 
-def _show_members(evidence: Evidence) -> None:
+def _show_members(evidence: Evidence, file: Path) -> None:
     members, name = evidence.members, evidence.kpi.name
     console.out(f"The sum of {len(members)}: facts are added up, never values")
     columns = [(member.row.asset.name, member.facts, member.row) for member in members]
@@ -459,8 +458,7 @@ def _show_members(evidence: Evidence) -> None:
         heads, *lines = zip(heads, *lines, strict=True)
     console.table(heads, lines)
     first = members[0].row
-    asset, span = asset_path(first.asset), evidences.place_of(first).span
-    console.note(f"`beilun kpis explain {name} --asset {asset} --window {_spelt(span)}` goes on")
+    console.note(f"`{command_for(evidences.place_of(first), file)}` goes on")
 
 
 def _label(evidence: Evidence, name: str) -> str:
@@ -685,8 +683,22 @@ def _reading(channel: str, value: float | None) -> str:
     return f"{value:.10g}"
 
 
+def command_for(place: Place, file: Path) -> str:
+    """What to type to have a row of a recording explained."""
+    words = ("beilun", "kpis", "explain", place.kpi, "--asset", asset_path(place.asset),
+             "--window", _spelt(place.span), str(file))  # fmt: skip
+    return shlex.join(words)
+
+
 def _spelt(span: Span) -> str:
-    return f"{format_time(span.start_ns)}+{format_duration(span.length_ns)}"
+    """``START+LENGTH``, to the nanosecond: the windows of orders begin and end anywhere."""
+    whole, rest = divmod(span.start_ns, NS_PER_S)
+    part = f".{rest:09d}".rstrip("0") if rest else ""
+    start = f"{format_time(whole * NS_PER_S).removesuffix('Z')}{part}Z"
+    if span.length_ns % NS_PER_MS == 0:
+        return f"{start}+{format_duration(span.length_ns)}"
+    seconds, rest = divmod(span.length_ns, NS_PER_S)
+    return f"{start}+{seconds}.{rest:09d}s"
 
 
 def _aligned(lines: Sequence[tuple[str, str, str]]) -> None:

@@ -11,12 +11,16 @@ from config.errors import UsageError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from config.campus import Campus
+    from config.scenario import EdgeSettings
+
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Describe this one.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
 def kpis(name: Name = "", as_json: Json = False) -> None:
-    """List the KPIs with unit and meaning, or describe one with formula, clause and inputs."""
+    """List the KPIs with unit and meaning, or describe one: formula, source, range, inputs, and how
+    far from the truth it may be where every message arrives."""
     from edge import kpis as folder
 
     found = {
@@ -27,8 +31,13 @@ def kpis(name: Name = "", as_json: Json = False) -> None:
             "summary": kpi.summary,
             "formula": kpi.formula,
             "clause": kpi.clause,
+            "range": kpi.range_text,
+            "bound": kpi.accuracy.text(),
+            "bound_of_orders": kpi.accuracy.text(cut=True),
             "kinds": list(kpi.kinds),
             "needs": list(kpi.needs),
+            "reads": [name for name in kpi.inputs if name not in kpi.needs],
+            "rolls_up": kpi.rolls_up,
         }
         for kpi in folder.load().values()
     }
@@ -95,17 +104,58 @@ def scenarios(name: Name = "", as_json: Json = False) -> None:
             "seed": scenario.seed,
             "start": format_time(scenario.start),
             "length": format_duration(scenario.length),
-            "edge": {
-                "pane": format_duration(scenario.edge.pane),
-                "windows": ", ".join(scenario.edge.windows),
-                "lateness": format_duration(scenario.edge.lateness),
-                "retention": format_duration(scenario.edge.retention),
-                "max_skew": format_duration(scenario.edge.max_skew),
-            },
+            "edge": _edge(scenario.edge),
+            "campus": boundary(scenario.campus),
+            "fault": [told(fault) for fault in scenario.fault],
             "expect": [str(expect) for expect in scenario.expect],
+            "tolerance": [f"{kpi} {told(wide)}" for kpi, wide in scenario.tolerance.items()],
         }
     _answer("scenario", found, name, ("name", "plant", "network", "length", "summary"),
             as_json=as_json)  # fmt: skip
+
+
+def _edge(edge: "EdgeSettings") -> dict[str, str]:
+    """How the edge cuts time; the pane is the one in use."""
+    from config.units import format_duration
+
+    return {
+        "pane": format_duration(edge.pane_ns),
+        "windows": ", ".join(edge.windows),
+        "zone": edge.zone,
+        "shifts": ", ".join(edge.shifts),
+        "lateness": format_duration(edge.lateness),
+        "retention": format_duration(edge.retention),
+        "max_skew": format_duration(edge.max_skew),
+    }
+
+
+def boundary(campus: "Campus | None") -> dict[str, str] | None:
+    """What may leave the campus; ``None`` where nothing is counted."""
+    if campus is None:
+        return None
+    rows = ", ".join(f"{s.kpi}@{s.asset} {s.window}" for s in campus.summary) or "none"
+    return {"only": str(campus.only).lower(), "networks": campus.spelt, "summary": rows}
+
+
+def told(model: "BaseModel") -> str:
+    """What a table of a file says, on one line, in its words; defaults are left out."""
+    from pydantic import BaseModel
+
+    from config.tomlfile import unit_of
+    from config.units import format_duration
+
+    words: list[str] = []
+    for name, value in sorted(model, key=lambda item: item[0] != "kind"):
+        if value == type(model).model_fields[name].default:
+            continue
+        if isinstance(value, BaseModel):
+            text = f"({told(value)})"
+        elif unit_of(type(model), (name,)).startswith("duration"):
+            text = format_duration(value)
+        else:
+            text = str(value)
+        words.append(text if name == "kind" else f"{name} {text}")
+    return ", ".join(words)
 
 
 def networks(name: Name = "", as_json: Json = False) -> None:
@@ -182,7 +232,8 @@ def _describe(item: Mapping[str, Any]) -> None:
             else:
                 console.out(*_listed(key, items, width))
         else:
-            console.out(f"{key:{width}}{value}".rstrip())
+            shown = console.cell(value) if value is None or isinstance(value, bool) else value
+            console.out(f"{key:{width}}{shown}".rstrip())
     for title, rows in tables:
         console.out("")
         columns = list(rows[0])
@@ -190,7 +241,7 @@ def _describe(item: Mapping[str, Any]) -> None:
 
 
 def _listed(key: str, values: list[Any], width: int) -> list[str]:
-    first, *rest = values or ["any"]
+    first, *rest = values or ["any" if key == "kinds" else "none"]
     return [f"{key:{width}}{first}", *(f"{'':{width}}{value}" for value in rest)]
 
 

@@ -41,11 +41,12 @@ def command(
         made_here = recording.meta_json("versions") == versions()
         account = pipeline.account()
         windows = recorded_policy(recording).windows
+    labels = report.Labels(windows)
     fingerprint = digest(rows)
     if golden is not None:
         verdict.write(golden, compare.golden(rows, versions(), fingerprint))
     if as_json and against is None:
-        console.ndjson(report.as_json(row) for row in rows)
+        console.ndjson(report.as_json(row, labels) for row in rows)
     elif not as_json:
         report.show_tables(without_observers(report.run_rows(rows, windows)))
         console.out("Ledger", *report.ledger_lines(account), "")
@@ -62,7 +63,7 @@ def command(
     else:
         one_build = against.versions == versions()
         default = compare.EXACT if one_build else compare.NINE_DIGITS
-        moved = compare.moved(against.rows, rows, tolerances, default)
+        moved = compare.moved(against.rows, rows, tolerances, default, labels)
         how = "to the bit" if one_build else "to nine digits"
         if as_json:
             console.ndjson(dataclasses.asdict(m) for m in moved)

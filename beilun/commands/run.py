@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from beilun import campus, console, report, verdict
+from beilun import campus, console, remote, report, verdict
 from beilun.composing import (
     Stop,
     address_of,
@@ -37,6 +37,7 @@ from edge.pipeline import Ending, Pipeline
 from edge.policy import Policy
 from edge.rows import Row
 from edge.serve import Serving, serve
+from edge.sinks.forward import forwarding
 from edge.store import RowStore
 from ingest import topics
 from ingest.boundary import guarding, side
@@ -63,6 +64,10 @@ def command(
     summaries: Annotated[
         str | None, typer.Option(help="Feed final KPI rows to mqtt://host:port.")
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Also write KPI rows to an InfluxDB v2 API, http://host:8086."),
+    ] = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Keep every message's way over the link, for `explain`.")
     ] = False,
@@ -76,8 +81,12 @@ def command(
     """Run a scenario from machine to KPI, record it, and say whether it met its expectations."""
     chosen = scenario_of(scenario, seed=seed, length=length, network=network)
     effective = layers.load(
-        chosen, flags={"broker.url": broker, "run.speed": speed, "feed.url": summaries}
-    )
+        chosen,
+        flags={
+            "broker.url": broker, "run.speed": speed, "feed.url": summaries, "store.url": store
+        },
+    )  # fmt: skip
+    remote.refuse_future(chosen.start + chosen.length, effective.store.url)
     run = new_run()
     path = fresh(output or effective.run.directory / f"{chosen.name}-{run}.beilun", force=force)
     console.note(
@@ -92,11 +101,12 @@ def command(
         guarding(chosen.campus) as boundary,
         _broker(effective) as (address, own),
         _recording(path) as recording,
+        contextlib.ExitStack() as held,
     ):
         recording.set_meta({**scenario_header(chosen, run), "edge": edge_header(effective.edge)})
         policy = policy_of(effective.edge)
-        store = RowStore(recording)
-        store.prepare()
+        rows_here = RowStore(recording)
+        rows_here.prepare()
         flags = {"--seed": seed, "--for": length, "--network": network}
         told = [scenario, "--speed", str(effective.run.speed)]
         told += [
@@ -106,16 +116,23 @@ def command(
         if trace:
             told.append("--trace")
 
+        forwarder = held.enter_context(
+            remote.remote(effective.store, recording, effective.edge.kinds, chosen.campus)
+        )
+
         async def main() -> tuple[Pipeline, Ending, Feed | None, Exit | None]:
-            async with feeding(
-                fed_to, campus.allowance(chosen.campus), effective.edge.kinds
-            ) as feed:
-                write = storing(store, feed)
+            async with (
+                forwarding(forwarder),
+                feeding(fed_to, campus.allowance(chosen.campus), effective.edge.kinds) as feed,
+            ):
+                write = storing(rows_here, feed)
                 pipeline = Pipeline(recording, Decoder(), policy, run, write)
+                if feed is not None:
+                    feed.hops = pipeline.hops
                 stopped = await _live(
                     chosen, told, run, address, own, effective, pipeline, recording
                 )
-                return pipeline, pipeline.conclude(store), feed, stopped
+                return pipeline, pipeline.conclude(rows_here), feed, stopped
 
         pipeline, ending, feed, stopped = asyncio.run(main())
         verdicts = verdict.judge(
@@ -129,9 +146,12 @@ def command(
             crossed = campus.lines(chosen.campus, counts)
         if feed is not None:
             crossed = [*report.feed_lines(feed), *([""] if crossed else []), *crossed]
+        if forwarder is not None:
+            crossed = [*remote.lines(forwarder), *([""] if crossed else []), *crossed]
         last = report.run_rows(ending.rows, policy.windows)
         if as_json:
-            console.ndjson(report.as_json(row) for row in last)
+            labels = report.Labels(policy.windows)
+            console.ndjson(report.as_json(row, labels) for row in last)
         else:
             _tell(chosen, last, pipeline, policy, crossed, verdicts, ending, path)
         if junit is not None:
@@ -143,7 +163,8 @@ def command(
             ran, meant = format_duration(pipeline.engine.covered_ns), format_duration(whole_ns)
             console.error(f"error: the simulating half ended after {ran} of {meant}")
             return Exit.FAILED
-        return verdict.exit_code(verdicts) if ending.account.closes else Exit.FAILED
+        judged = verdict.exit_code(verdicts) if ending.account.closes else Exit.FAILED
+        return judged or remote.exit_code(forwarder)
 
 
 def _tell(
@@ -214,7 +235,7 @@ async def _live(
     recording: Recording,
 ) -> Exit | None:
     """Both halves until every message is folded; an exit code where it was broken off."""
-    stop, done = Stop(), asyncio.Event()
+    stop, done, serving = Stop(), asyncio.Event(), Serving()
     stop.listen()
     with tempfile.TemporaryDirectory(prefix="beilun-") as folder:
         own = Path(folder) / "own.sim"
@@ -222,24 +243,30 @@ async def _live(
         words = asyncio.create_task(_listen(factory), name="run.factory")
         watching = asyncio.create_task(_show(scenario, pipeline), name="run.progress")
         ending = asyncio.create_task(_end(factory, stop, done, broker, pipeline), name="run.end")
+        patience_s = effective.broker.patience / NS_PER_S
+        missing = asyncio.create_task(_miss(serving, done, patience_s), name="run.broker")
         upsetting = asyncio.create_task(upset(scenario, pipeline, broker), name="run.upset")
         try:
             await serve(
                 address, topics.SUBSCRIPTIONS, lambda _: pipeline,
-                run=run, once=False, stop=done, serving=Serving(),
+                run=run, once=False, stop=done, serving=serving,
             )  # fmt: skip
             if broker is not None and not broker.alive():
                 raise UnreachableError("the broker of this run has died", at=str(address))
+            if missing.done():
+                missing.result()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GRACE_S):
                     await factory.wait()
         finally:
-            tasks = (watching, ending, upsetting)
+            tasks = (watching, ending, upsetting, missing)
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
             for task in tasks:
                 if not task.cancelled() and (error := task.exception()) is not None:
+                    if isinstance(error, UnreachableError):
+                        continue  # it is told as the end of the run
                     console.error(f"error: {task.get_name()}: {error!r}")
             if factory.returncode is None:
                 factory.kill()
@@ -309,6 +336,25 @@ async def _end(
         done.set()
         gone.cancel()
         told.cancel()
+
+
+async def _miss(serving: Serving, done: asyncio.Event, patience_s: float) -> None:
+    """End the run where its broker went away and did not come back; raises ``UnreachableError``."""
+    loop = asyncio.get_running_loop()
+    seen_s, where = loop.time(), ""
+    while loop.time() - seen_s < patience_s:
+        await asyncio.sleep(min(1.0, patience_s / 4))
+        inbox = serving.inbox
+        if inbox is None or inbox.is_connected:
+            seen_s = loop.time()
+        else:
+            where = inbox.broker
+    done.set()
+    raise UnreachableError(
+        f"the broker went away and was not there again for {patience_s:g} s",
+        at=where,
+        hint="broker.patience says how long a run seeks it; what was recorded so far is kept",
+    )
 
 
 async def _show(scenario: Scenario, pipeline: Pipeline) -> None:

@@ -18,6 +18,7 @@ from config.units import NS_PER_S, format_duration
 from ingest.boundary import guarding, sent, side
 
 if TYPE_CHECKING:
+    from config.windows import Window
     from ingest.boundary import Boundary
     from ingest.broker import BrokerAddress
 
@@ -57,9 +58,9 @@ def command(
     address = address_of(effective.broker)
     speed_up = None if pace == "max" else pace
     with guarding(chosen.campus) as boundary:
-        windows_ns = effective.edge.grid_ns
+        kinds = effective.edge.kinds
         return asyncio.run(
-            _simulate(chosen, name, path, address, speed_up, windows_ns, boundary, trace=trace)
+            _simulate(chosen, name, path, address, speed_up, kinds, boundary, trace=trace)
         )
 
 
@@ -69,7 +70,7 @@ async def _simulate(
     path: Path,
     address: "BrokerAddress",
     speed: float | None,
-    windows_ns: Sequence[int],
+    windows: "Sequence[Window]",
     boundary: "Boundary | None",
     *,
     trace: bool,
@@ -101,7 +102,7 @@ async def _simulate(
         lost.update(account.lost)
     with Recording.create(path) as recording:
         recording.set_meta(scenario_header(scenario, run))
-        recording.write_truth(factory.truth(windows_ns))
+        recording.write_truth(factory.truth(windows))
         if (tracer := factory.trace()) is not None:
             recording.write_trace(tracer)
         recording.set_entries(

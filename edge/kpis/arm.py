@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from edge.kpi import Kpi, bins, median, number, quantile, ratio
+from edge.kpi import Accuracy, Kpi, bins, median, number, quantile, ratio
 from edge.measures import Facts
 from edge.measures.flags import Flags
 from edge.measures.runs import CounterRuns
@@ -10,6 +10,7 @@ from edge.measures.values import Values
 
 _STEPS_PER_S = 1_000
 CYCLE = Values("cycle_s", _STEPS_PER_S, stream="event")
+TO_HALF_A_MS = Accuracy(absolute=0.5 / _STEPS_PER_S)
 _RUNS = CounterRuns("cycle")
 _STEPS_PER_A = 1_000
 _J1 = Values("current_j1_a", _STEPS_PER_A)
@@ -111,6 +112,7 @@ def _current_kpi(name: str, share: float) -> Kpi:
         summary=f"Current of joint 1 that {share:.0%} of samples stay at or below, to 1 mA.",
         formula=f"quantile {share}, nearest rank", clause="OPC 40010-1 motor load",
         measures=(_J1,), value=_current(share), bounds=(None, None),
+        accuracy=Accuracy(absolute=0.5 / _STEPS_PER_A),
     )  # fmt: skip
 
 
@@ -119,7 +121,7 @@ KPIS = (
         name="arm_cycle_time", unit="s", better="down", kinds=_ARM, needs=("cycle_s",),
         summary="Mean time of the cycles that ended in the window.",
         formula="sum of cycle times / cycles", clause="OPC 40001-1 OperationDuration",
-        measures=(CYCLE,), value=cycle_time, rolls_up=True,
+        measures=(CYCLE,), value=cycle_time, rolls_up=True, accuracy=TO_HALF_A_MS,
     ),
     Kpi(
         name="cycle_runs", unit="{run}", better="", kinds=_ARM, needs=("cycle",),

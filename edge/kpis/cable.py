@@ -1,9 +1,9 @@
 """Cable lines: how fast good cable comes off the line, how good it is, and what energy it costs."""
 
 from config.units import NS_PER_S
-from edge.kpi import Kpi, bins, number, quantile, ratio
-from edge.kpis.energy import CO2, CO2_NEEDS, PKG
-from edge.kpis.oee import UNIT, seen_ns
+from edge.kpi import Accuracy, Kpi, bins, number, quantile, ratio
+from edge.kpis.energy import CO2, CO2_NEEDS, PKG, READ_EACH_SECOND
+from edge.kpis.oee import TERMS, UNIT, seen_ns
 from edge.measures import Facts
 from edge.measures.flows import MICRO, Flows
 from edge.measures.values import Values
@@ -13,6 +13,7 @@ _LENGTH, _SCRAP, _ENERGY = Flows("length_m"), Flows("scrap_m"), Flows("energy_kw
 _FAULTS = Flows("spark_faults")
 _MELT = Flows("melt_kg")
 _STEPS = 10_000
+_TO_HALF_A_STEP = Accuracy(absolute=0.5 / _STEPS)
 _ECCENTRICITY = Values("eccentricity_ratio", _STEPS)
 _ECCENTRIC = "IEC 60840, IEC 62067 eccentricity: (max - min wall) / max wall"
 
@@ -73,18 +74,21 @@ KPIS = (
         summary="Good metres over planned busy time.",
         formula="(length - scrap) / PBT", clause="ISO 22400-2 throughput rate, per planned time",
         measures=(UNIT, _LENGTH, _SCRAP), value=line_speed,
+        terms=TERMS, accuracy=READ_EACH_SECOND,
     ),
     Kpi(
         name="running_speed", unit="m/s", better="up", kinds=("cable_line",), needs=_NEEDS,
         summary="Metres over the time the line produced.",
         formula="length / APT", clause="ISO 22400-2 actual production time",
         measures=(UNIT, _LENGTH), value=running_speed,
+        terms=TERMS, accuracy=READ_EACH_SECOND,
     ),
     Kpi(
         name="good_length", unit="m", better="up", kinds=("cable_line",), needs=_NEEDS,
         summary="Good metres of cable.",
         formula="length - scrap", clause="ISO 22400-2 good quantity",
         measures=(_LENGTH, _SCRAP), value=metres, rolls_up=True,
+        accuracy=READ_EACH_SECOND,
     ),
     Kpi(
         name="energy_per_metre", unit="kW.h/m", better="down", kinds=("cable_line",),
@@ -92,6 +96,7 @@ KPIS = (
         summary="Electrical energy per metre of cable.",
         formula="energy / length", clause="ISO 22400-2 comprehensive energy consumption",
         measures=(_ENERGY, _LENGTH), value=energy_per_metre, rolls_up=True,
+        accuracy=READ_EACH_SECOND,
     ),
     Kpi(
         name="co2_per_metre", unit="kg/m", better="down", kinds=("cable_line",),
@@ -100,6 +105,7 @@ KPIS = (
         formula="integral of co2_kg_per_kwh over energy / length",
         clause="ISO 22400-2 comprehensive energy consumption, as CO2",
         measures=(CO2, _LENGTH), value=co2_per_metre, rolls_up=True,
+        accuracy=READ_EACH_SECOND,
     ),
     Kpi(
         name="melt_per_metre", unit="kg/m", better="", kinds=("cable_line",),
@@ -122,19 +128,20 @@ KPIS = (
         summary="Faults the spark tester found per kilometre of cable, good or not.",
         formula="spark faults / length", clause="IEC 62230 spark test",
         measures=(_FAULTS, _LENGTH), value=spark_faults, rolls_up=True,
+        accuracy=READ_EACH_SECOND,
     ),
     Kpi(
         name="eccentricity_mean", unit="1", better="down", kinds=("cable_line",),
         needs=("eccentricity_ratio",),
         summary="Mean eccentricity of the insulation, each reading to 0.01 %.",
         formula="mean of readings", clause=_ECCENTRIC,
-        measures=(_ECCENTRICITY,), value=eccentricity, rolls_up=True,
+        measures=(_ECCENTRICITY,), value=eccentricity, rolls_up=True, accuracy=_TO_HALF_A_STEP,
     ),
     Kpi(
         name="eccentricity_p95", unit="1", better="down", kinds=("cable_line",),
         needs=("eccentricity_ratio",),
         summary="Eccentricity that 95 % of readings keep, to 0.01 %.",
         formula="quantile 0.95, nearest rank", clause=_ECCENTRIC,
-        measures=(_ECCENTRICITY,), value=eccentricity_p95, rolls_up=True,
+        measures=(_ECCENTRICITY,), value=eccentricity_p95, rolls_up=True, accuracy=_TO_HALF_A_STEP,
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Die-casting cells: the time of a shot."""
 
 from edge.kpi import Kpi
-from edge.kpis.arm import CYCLE, cycle_time
+from edge.kpis.arm import CYCLE, TO_HALF_A_MS, cycle_time
 
 KPIS = (
     Kpi(
@@ -9,6 +9,6 @@ KPIS = (
         needs=("cycle_s",),
         summary="Mean time of the shots that ended in the window.",
         formula="sum of cycle times / shots", clause="OPC 40001-1 OperationDuration",
-        measures=(CYCLE,), value=cycle_time, rolls_up=True,
+        measures=(CYCLE,), value=cycle_time, rolls_up=True, accuracy=TO_HALF_A_MS,
     ),
 )  # fmt: skip

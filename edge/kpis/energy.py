@@ -1,7 +1,7 @@
 """Energy and CO2 per produced piece."""
 
-from edge.kpi import Kpi, number, ratio
-from edge.kpis.oee import MACHINES, UNIT
+from edge.kpi import Accuracy, Kpi, number, ratio
+from edge.kpis.oee import MACHINES, TERMS, UNIT
 from edge.measures import Fact, Facts
 from edge.measures.flows import MICRO, Flows
 from edge.measures.situations import Component, Rises, Situations, Times
@@ -27,6 +27,8 @@ CO2 = Situations(
 )
 CO2_NEEDS = ("energy_kwh", "co2_kg_per_kwh")
 PKG = MICRO * MICRO
+READ_EACH_SECOND = Accuracy(cut_s=4.0)
+"""Of flow counters read once a second, of something whose pace is at most four times its mean."""
 
 
 def energy_per_unit(facts: Facts) -> float | None:
@@ -46,6 +48,7 @@ KPIS = (
         summary="Electrical energy per produced piece, good or not.",
         formula="energy / PQ", clause="ISO 22400-2 comprehensive energy consumption",
         measures=(Flows("energy_kwh"), UNIT), value=energy_per_unit,
+        terms=TERMS, accuracy=READ_EACH_SECOND,
     ),
     Kpi(
         name="co2_per_unit", unit="kg/{piece}", better="down", kinds=MACHINES,
@@ -55,5 +58,6 @@ KPIS = (
         formula="integral of co2_kg_per_kwh over energy / PQ",
         clause="ISO 22400-2 comprehensive energy consumption, as CO2",
         measures=(CO2, UNIT), value=co2_per_unit,
+        terms=TERMS, accuracy=READ_EACH_SECOND,
     ),
 )  # fmt: skip

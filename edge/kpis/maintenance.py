@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from config.units import NS_PER_S
 from edge.kpi import Kpi, number, ratio
-from edge.kpis.oee import CELL, UNIT, aupt_ns, seen_ns
+from edge.kpis.oee import CELL, TERMS, UNIT, aupt_ns, seen_ns
 from edge.kpis.time import UNITS
 from edge.measures import Facts
 
@@ -55,6 +55,7 @@ def _means(
             summary=f"{words}, per failure event: the usual estimator.",
             formula=f"{formula} / FE", clause=f"ISO 22400-2 {clause}, divisor FE",
             measures=(UNIT,), value=_mean(spent_ns, 0), rolls_up=True, pool=CELL,
+            terms=TERMS,
         ),
         Kpi(
             name=f"{name}_iso", unit="h", better=better, kinds=UNITS, needs=("state",),
@@ -62,6 +63,7 @@ def _means(
             "unit, since every unit has its own one more.",
             formula=f"{formula} / (FE + 1)", clause=f"ISO 22400-2 {clause}, divisor FE + 1",
             measures=(UNIT,), value=_mean(spent_ns, 1),
+            terms=TERMS,
         ),
     )  # fmt: skip
 
@@ -73,6 +75,7 @@ KPIS = (
         "UNHOLDING, ABORTING, ABORTED or CLEARING from any other state.",
         formula="FE", clause="ISO 22400-2 failure event",
         measures=(UNIT,), value=failures, rolls_up=True, pool=CELL,
+        terms=TERMS,
     ),
     *_means("mtbf", aupt_ns, "Processing time, without delays", "TBF = AUPT", "up",
             "mean operating time between failures"),
@@ -86,5 +89,6 @@ KPIS = (
         summary="Share of repairs in all maintenance whose kind is told, planned or not.",
         formula="CMT / (CMT + PMT)", clause="ISO 22400-2 corrective maintenance ratio",
         measures=(UNIT,), value=corrective, rolls_up=True, pool=UNITS,
+        terms=TERMS,
     ),
 )  # fmt: skip

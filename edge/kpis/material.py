@@ -13,9 +13,9 @@ algebra, since the average inventory is the one over time and the scope is WIP a
 from fractions import Fraction
 
 from config.units import NS_PER_DAY, NS_PER_S
-from edge.kpi import Kpi, number, ratio
+from edge.kpi import Kpi, Term, counted, number, ratio
 from edge.measures import Fact, Facts
-from edge.measures.flows import Flows
+from edge.measures.flows import MICRO, Flows
 from edge.measures.levels import Levels
 from edge.measures.situations import Rises, Situations, Times
 
@@ -95,6 +95,27 @@ def throughput(facts: Facts) -> float | None:
     return ratio(number(facts, "departed"), number(facts, "wip_known_ns"), 3_600 * NS_PER_S)
 
 
+def _mean_wip(facts: Facts) -> Fraction | None:
+    held, known_ns = number(facts, "wip_piece_ns"), number(facts, "wip_known_ns")
+    return Fraction(held, known_ns) if held is not None and known_ns else None
+
+
+def _per_day(facts: Facts) -> Fraction | None:
+    left, known_ns = number(facts, "departed"), number(facts, "wip_known_ns")
+    return Fraction(left * NS_PER_DAY, known_ns) if left is not None and known_ns else None
+
+
+_STOCK = {"WIP": Term("{piece}", _mean_wip), "TH": Term("{piece}/d", _per_day)}
+_GOODS = {
+    symbol: counted(channel, "", Fraction(1, MICRO))
+    for symbol, channel in (
+        ("CM", "consumed"), ("GQ", "good"), ("IGQ", "integrated_good"),
+        ("PL", "production_loss"), ("STL", "storage_loss"), ("OL", "other_loss"),
+    )
+}  # fmt: skip
+"""Symbols of ISO 22400, in pieces."""
+
+
 def _of_consumed(name: str, channel: str, better: str, summary: str, formula: str,
                  clause: str) -> Kpi:  # fmt: skip
     def value(facts: Facts) -> float | None:
@@ -105,6 +126,7 @@ def _of_consumed(name: str, channel: str, better: str, summary: str, formula: st
         summary=f"Share of consumed material that {summary}.",
         formula=formula, clause=f"ISO 22400-2 {clause}",
         measures=(Flows("consumed"), Flows(channel)), value=value, rolls_up=True,
+        terms={symbol: _GOODS[symbol] for symbol in formula.split(" / ")},
     )  # fmt: skip
 
 
@@ -119,7 +141,7 @@ KPIS = (
         name="wip_turnover_days", unit="d", better="down", kinds=("material_flow",), needs=_FLOW,
         summary="How long material stays, by Little's law: mean WIP over throughput per day.",
         formula="WIP / TH", clause="ISO 22400-2 inventory turns, inverted, scope WIP",
-        measures=(_WIP,), value=turnover_days, rolls_up=True,
+        measures=(_WIP,), value=turnover_days, rolls_up=True, terms=_STOCK,
     ),
     Kpi(
         name="wip_age_days", unit="d", better="down", kinds=("material_flow",),
@@ -141,7 +163,7 @@ KPIS = (
         summary="How often the inventory is turned over, at the window's pace over a year of 365 "
         "days; scope WIP: no raw material, no finished goods.",
         formula="TH per year / average WIP", clause="ISO 22400-2 inventory turns, scope WIP",
-        measures=(_WIP,), value=turns, rolls_up=True,
+        measures=(_WIP,), value=turns, rolls_up=True, terms=_STOCK,
     ),
     Kpi(
         name="throughput", unit="{piece}/h", better="up", kinds=("material_flow",), needs=_FLOW,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 from config.units import NS_PER_MS
-from edge.kpi import OBSERVERS, Kpi, bins, number, quantile, ratio
+from edge.kpi import OBSERVERS, Accuracy, Kpi, bins, number, quantile, ratio
 from edge.measures import Fact, Facts
 from edge.measures.delays import DOWNLINK, MONITORED, UPLINK, Delays, Directed
 from edge.measures.situations import Component, Situation, Situations
@@ -14,6 +14,8 @@ from ingest.bins import PER_DECADE, delay_of
 
 _DELAYS = Delays()
 _DIRECTED = {way: Directed(way) for way in (UPLINK, DOWNLINK)}
+_BINNED = 0.005
+"""Relative error of a bin."""
 TEN_MS_BIN = 4 * PER_DECADE
 """The last bin whose delays are all within 10 ms: four decades above 1 µs."""
 
@@ -41,6 +43,7 @@ def _delay(name: str, share: float, words: str) -> Kpi:
         summary=f"One-way delay {words}, per message, bins of 0.5 % relative error.",
         formula=f"quantile {share} of arrival - sending", clause="3GPP TS 22.261 latency",
         measures=(_DELAYS,), value=_quantile_ms(share), rolls_up=True,
+        accuracy=Accuracy(relative=_BINNED, cut_s=None),
     )  # fmt: skip
 
 
@@ -161,7 +164,7 @@ KPIS = (
         needs=tuple(f"{way}_misses" for way in _WAYS),
         summary="Longest run of control messages that took more than 10 ms, either way.",
         formula="max of consecutive misses", clause="3GPP TS 23.501 packet delay budget, 5QI 82/83",
-        measures=_MISSES, value=misses_in_a_row, rolls_up=True,
+        measures=_MISSES, value=misses_in_a_row, rolls_up=True, accuracy=Accuracy(cut_s=None),
     ),
     Kpi(
         name="messages", unit="{message}", better="", kinds=OBSERVERS, needs=(MONITORED,),
@@ -179,6 +182,7 @@ KPIS = (
         "delay as stamped. Above 0 the clock is wrong; far below the others', it is behind.",
         formula="max of sending - arrival", clause="3GPP TS 22.104 clock synchronicity",
         measures=(_DELAYS,), value=clock_skew, rolls_up=True, bounds=(None, None),
+        accuracy=Accuracy(relative=_BINNED),
     ),
     Kpi(
         name="early_messages", unit="{message}", better="down", kinds=(), needs=(),
@@ -194,7 +198,7 @@ KPIS = (
         name="within_10ms", unit="1", better="up", kinds=(), needs=(),
         summary="Share of messages whose one-way delay is at most 10 ms.",
         formula="messages within 10 ms / messages", clause="3GPP TS 22.104 latency",
-        measures=(_DELAYS,), value=_within(), rolls_up=True,
+        measures=(_DELAYS,), value=_within(), rolls_up=True, accuracy=Accuracy(cut_s=None),
     ),
     *(kpi for way in _DIRECTED for kpi in _directed(way)),
 )  # fmt: skip

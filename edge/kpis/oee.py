@@ -1,7 +1,9 @@
 """OEE, NEE and their factors (ISO 22400-2), from states, calendar, orders and counters."""
 
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 
+from config.units import NS_PER_S
 from edge.iso22400 import (
     CORRECTIVE,
     DELAY,
@@ -14,7 +16,7 @@ from edge.iso22400 import (
     SETUP,
     element,
 )
-from edge.kpi import Kpi, number, ratio
+from edge.kpi import Kpi, Term, counted, number, ratio, seconds
 from edge.measures import Fact, Facts
 from edge.measures.situations import (
     STATE_HOLD_NS,
@@ -165,6 +167,54 @@ def output(facts: Facts) -> float | None:
     return float(fine)
 
 
+def _seconds(ns: Callable[[Facts], int | None]) -> Term:
+    def amount(facts: Facts) -> Fraction | None:
+        found = ns(facts)
+        return None if found is None else Fraction(found, NS_PER_S)
+
+    return Term("s", amount)
+
+
+def _pri(facts: Facts) -> Fraction | None:
+    made, run_us = number(facts, "produced"), number(facts, "planned_run_us")
+    return Fraction(run_us, made * 1_000_000) if made and run_us is not None else None
+
+
+def _epc(facts: Facts) -> Fraction | None:
+    pri_s, pbt_ns = _pri(facts), seen_ns(facts)
+    return Fraction(pbt_ns, NS_PER_S) / pri_s if pri_s and pbt_ns is not None else None
+
+
+def _gq(facts: Facts) -> Fraction | None:
+    found = good(facts)
+    return None if found is None else Fraction(found)
+
+
+TERMS: Mapping[str, Term] = {
+    "APT": seconds("apt_ns"),
+    "AUST": seconds("aust_ns"),
+    "ADET": seconds("adet_ns"),
+    "ADOT": seconds("adot_ns"),
+    "AUPT": _seconds(aupt_ns),
+    "AUBT": _seconds(aubt_ns),
+    "PBT": _seconds(seen_ns),
+    "AOET": seconds("aoet_ns"),
+    "TTF": seconds("ttf_ns"),
+    "TTR": seconds("ttr_ns"),
+    "CMT": seconds("cmt_ns"),
+    "PMT": seconds("pmt_ns"),
+    "PRI": Term("s", _pri),
+    "EPC": Term("", _epc),
+    "FE": counted("failures"),
+    "PQ": counted("produced"),
+    "GQ": Term("", _gq),
+    "SQ": counted("scrap"),
+    "RQ": counted("rework"),
+    "IP": counted("inspected"),
+    "GP": counted("first_pass"),
+}
+"""Symbols of ISO 22400 that the facts of a unit give."""
+
 CELL = ("casting_cell", "machine")
 """``machine`` is anything a mapping brings that is no shipped kind."""
 MACHINES = (*CELL, "robot_arm")
@@ -176,18 +226,21 @@ KPIS = (
         summary="Share of planned busy time spent producing.",
         formula="APT / PBT", clause="ISO 22400-2 availability",
         measures=(UNIT,), value=availability, rolls_up=True, pool=CELL,
+        terms=TERMS,
     ),
     Kpi(
         name="effectiveness", unit="1", better="up", kinds=MACHINES, needs=COUNTED,
         summary="Planned time for what was produced over the time it took; may exceed 1.",
         formula="PRI * PQ / APT", clause="ISO 22400-2 effectiveness",
         measures=(UNIT,), value=effectiveness, rolls_up=True, pool=CELL, bounds=(0.0, None),
+        terms=TERMS,
     ),
     Kpi(
         name="quality_ratio", unit="1", better="up", kinds=CELL, needs=(*COUNTED, "scrap"),
         summary="Share of produced pieces that are good.",
         formula="GQ / PQ, GQ = PQ - SQ - RQ", clause="ISO 22400-2 quality ratio",
         measures=(UNIT,), value=quality, rolls_up=True,
+        terms=TERMS,
     ),
     Kpi(
         name="oee", unit="1", better="up", kinds=CELL, needs=(*COUNTED, "scrap"),
@@ -195,17 +248,20 @@ KPIS = (
         "where the plan is too easy.",
         formula="availability * effectiveness * quality_ratio", clause="ISO 22400-2 OEE index",
         measures=(UNIT,), value=oee, rolls_up=True, bounds=(0.0, None),
+        terms=TERMS,
     ),
     Kpi(
         name="nee", unit="1", better="up", kinds=CELL, needs=(*COUNTED, "scrap"),
         summary="OEE where set-up is no loss.",
         formula="AUPT / PBT * effectiveness * quality_ratio", clause="ISO 22400-2 NEE index",
         measures=(UNIT,), value=nee, rolls_up=True, bounds=(0.0, None),
+        terms=TERMS,
     ),
     Kpi(
         name="output", unit="{piece}", better="up", kinds=CELL, needs=(*COUNTED, "scrap"),
         summary="Good pieces produced.",
         formula="GQ = PQ - SQ - RQ", clause="ISO 22400-2 good quantity",
         measures=(UNIT,), value=output, rolls_up=True,
+        terms=TERMS,
     ),
 )  # fmt: skip

@@ -9,7 +9,7 @@ ratios are of one unit, at most 1, and never added up.
 
 from config.units import NS_PER_S
 from edge.kpi import Kpi, number, ratio
-from edge.kpis.oee import COUNTED, MACHINES, UNIT, aubt_ns
+from edge.kpis.oee import COUNTED, MACHINES, TERMS, UNIT, aubt_ns
 from edge.kpis.time import UNITS
 from edge.measures import Facts
 
@@ -37,6 +37,7 @@ KPIS = (
         formula="PQ / AOET, AOET of this unit: time with an order, planned or not",
         clause="ISO 22400-2 throughput rate",
         measures=(UNIT,), value=throughput_rate,
+        terms=TERMS,
     ),
     Kpi(
         name="allocation_ratio", unit="1", better="up", kinds=UNITS, needs=("state",),
@@ -45,6 +46,7 @@ KPIS = (
         formula="AUBT / AOET, of this unit alone",
         clause="ISO 22400-2 allocation ratio",
         measures=(UNIT,), value=allocation_ratio,
+        terms=TERMS,
     ),
     Kpi(
         name="production_process_ratio", unit="1", better="up", kinds=UNITS,
@@ -53,5 +55,6 @@ KPIS = (
         formula="APT / AOET, of this unit alone",
         clause="ISO 22400-2 production process ratio",
         measures=(UNIT,), value=process_ratio,
+        terms=TERMS,
     ),
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 from config.units import NS_PER_DAY, NS_PER_S
-from edge.kpi import Kpi, number, ratio
+from edge.kpi import Kpi, counted, number, ratio
 from edge.measures import Fact, Facts
 from edge.measures.situations import Component, Rises, Situations, Times
 
@@ -76,6 +76,10 @@ KPIS = (
         formula="APWT / APAT, integrals of persons at work and persons present",
         clause="ISO 22400-2 worker efficiency",
         measures=(_CREW,), value=worker_efficiency, rolls_up=True,
+        terms={
+            "APAT": counted("apat_milli_ns", "s", Fraction(1, _MILLI * NS_PER_S)),
+            "APWT": counted("apwt_milli_ns", "s", Fraction(1, _MILLI * NS_PER_S)),
+        },
     ),
     Kpi(
         name="output_per_head", unit="{piece}/{person}/h", better="up", kinds=("material_flow",),

@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 from edge.kpi import Kpi, number, ratio
-from edge.kpis.oee import CELL, COUNTED, MACHINES, UNIT
+from edge.kpis.oee import CELL, COUNTED, MACHINES, TERMS, UNIT
 from edge.measures import Fact, Facts
 from edge.measures.situations import Component, Rises, Situations, Times
 from edge.measures.warmups import PIECES, Warmups
@@ -74,12 +74,14 @@ KPIS = (
         summary="Share of produced pieces that are scrap.",
         formula="SQ / PQ", clause="ISO 22400-2 scrap ratio",
         measures=(UNIT,), value=scrap_ratio, rolls_up=True, pool=CELL,
+        terms=TERMS,
     ),
     Kpi(
         name="rework_ratio", unit="1", better="down", kinds=MACHINES, needs=(*COUNTED, "rework"),
         summary="Share of produced pieces that must be reworked.",
         formula="RQ / PQ", clause="ISO 22400-2 rework ratio",
         measures=(UNIT,), value=rework_ratio, rolls_up=True, pool=CELL,
+        terms=TERMS,
     ),
     Kpi(
         name="first_pass_yield", unit="1", better="up", kinds=MACHINES,
@@ -88,6 +90,7 @@ KPIS = (
         "operation: over several the yields multiply, so it does not roll up.",
         formula="GP / IP", clause="ISO 22400-2 first pass yield",
         measures=(UNIT,), value=first_pass_yield,
+        terms=TERMS,
     ),
     Kpi(
         name="actual_to_planned_scrap", unit="1", better="down", kinds=MACHINES,
@@ -96,6 +99,7 @@ KPIS = (
         "Where PQ is POQ + PSQ it is SQ / PSQ of the order; the plan is exact to 1e-12 of a piece.",
         formula="SQ / (PQ * PSQ / (POQ + PSQ))", clause="ISO 22400-2 actual to planned scrap ratio",
         measures=(UNIT, _PLAN), value=planned_scrap, rolls_up=True, pool=CELL, bounds=(0.0, None),
+        terms=TERMS,
     ),
     Kpi(
         name="fall_off_ratio", unit="1", better="down", kinds=("material_flow",),

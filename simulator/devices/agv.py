@@ -751,12 +751,7 @@ class Agv:
 
     def situations(self, to_ns: int) -> list[tuple[int, Situation]]:
         """The situation it was last reported in, or began in, and every change up to a time."""
-        passes = [
-            (t_ns, {"index": index, "last_node": drive.way[index][0]})
-            for drive in self._drives
-            for t_ns, index in drive.passes(to_ns)
-            if t_ns > self._since_ns
-        ]
+        passes = [entry for drive in self._drives for entry in self._passes(drive, to_ns)]
         log = [entry for entry in self._log if entry[0] <= to_ns]
         changes = sorted([*passes, *log], key=lambda change: change[0])
         now, found = self._situation, [(self._since_ns, self._situation)]
@@ -767,6 +762,14 @@ class Agv:
             elif now != found[-1][1]:
                 found.append((t_ns, now))
         return found
+
+    def _passes(self, drive: Drive, to_ns: int) -> list[tuple[int, dict[str, Any]]]:
+        """What the nodes it has passed since the last report change."""
+        return [
+            (t_ns, {"index": index, "last_node": drive.way[index][0]})
+            for t_ns, index in drive.passes(to_ns)
+            if t_ns > self._since_ns
+        ]
 
     def first_reports(self, t_ns: int) -> list[Report]:
         """Online, and where it is."""
@@ -781,24 +784,30 @@ class Agv:
         times, to_ns = stretch.times, stretch.to_ns
         every_ns = int(times[1] - times[0]) if len(times) > 1 else NS_PER_S
         if stretch.bundled or every_ns > _KEEP_NS:
-            said = self._rows(stretch)
+            said, last = self._rows(stretch), self._stands_at(to_ns)
         else:
             found = self.situations(to_ns)
             panes_ns = times[times % PANE_NS == 0].tolist()
             moments = sorted({t for t, _ in found if t > stretch.after_ns} | {*panes_ns, to_ns})
             since = [t for t, _ in found]
             now = [found[max(bisect_right(since, t) - 1, 0)][1] for t in moments]
-            said = self._states(np.array(moments, dtype=np.int64), now)
-        self._forget(to_ns)
-        return [*said, *self.control.reports(stretch)]
-
-    def _forget(self, to_ns: int) -> None:
-        """Keep of what was reported only where it stands."""
-        self._situation = self.situations(to_ns)[-1][1]
-        self._since_ns = to_ns
+            said, last = self._states(np.array(moments, dtype=np.int64), now), found[-1][1]
+        self._situation, self._since_ns = last, to_ns
         self._log = [entry for entry in self._log if entry[0] > to_ns]
         begun = bisect_right(self._drives, to_ns, key=lambda drive: drive.pieces[0].t_ns)
-        del self._drives[: max(begun - 1, 0)]
+        del self._drives[: max(begun - 1, 0)]  # of what was reported only where it stands is kept
+        return [*said, *self.control.reports(stretch)]
+
+    def _stands_at(self, to_ns: int) -> Situation:
+        """The last of ``situations``, without those before it."""
+        log = [entry for entry in self._log if entry[0] <= to_ns]
+        begun = bisect_right(self._drives, to_ns, key=lambda drive: drive.pieces[0].t_ns)
+        drive = self._drives[max(begun - 1, 0)]
+        passes = self._passes(drive, to_ns)[-1:]
+        changes = dict[str, Any]()
+        for _, change in sorted([*passes, *log], key=lambda entry: entry[0]):
+            changes |= change
+        return replace(self._situation, **changes)
 
     def _states(self, times: Times, situations: Sequence[Situation]) -> list[Report]:
         motion = [rounded(column, 2) for column in self.motion(times)]

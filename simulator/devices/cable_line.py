@@ -43,6 +43,7 @@ from simpy import Event
 from config.errors import ConfigError
 from config.units import NS_PER_S, Kilowatts, MetresPerSecond, Milliseconds, Ratio, Seconds
 from ingest.messages import Floats, Times
+from ingest.packml import Mode
 from ingest.packml import PackML as S
 from simulator.device import (
     SCAN_NS,
@@ -55,7 +56,6 @@ from simulator.device import (
     Kilonewtons,
     Length,
     Millimetres,
-    Mode,
     Process,
     Report,
     Steps,

@@ -36,6 +36,7 @@ from pydantic import Field
 
 from config.units import Kilowatts, Ratio, Seconds
 from ingest.messages import Floats
+from ingest.packml import Maintenance, Mode
 from ingest.packml import PackML as S
 from simulator.cycles import Cycles, Phase, Warmth
 from simulator.device import (
@@ -46,10 +47,8 @@ from simulator.device import (
     DeviceSpec,
     Ints,
     Kilonewtons,
-    Maintenance,
     Megapascals,
     Millimetres,
-    Mode,
     Process,
     Report,
     Steps,

@@ -1,0 +1,1 @@
+"""Where final KPI rows go beside the recording: an outbox, and the forwarder that empties it."""

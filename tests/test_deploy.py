@@ -1,0 +1,245 @@
+"""``docker-compose.yml`` and ``deploy/``: parsed, linted, and run as plain processes with the same
+words and settings, for no engine runs containers here."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from beilun import dashboards
+from config.errors import UnreachableError
+from edge import kpis
+from ingest.broker import BrokerAddress
+from ingest.subscribe import subscribed
+from tests.servers import free_port, running_victoria
+
+ROOT = Path(__file__).parent.parent
+DEPLOY = ROOT / "deploy"
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OWN_HOST = re.compile(r"^(127\.0\.0\.1:)")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+class TestEveryService:
+    def test_has_a_pinned_image_without_a_registry(self, name: str) -> None:
+        image, _, tag = SERVICES[name]["image"].partition(":")
+        assert tag and tag != "latest" and "." not in image
+
+    def test_has_no_rights_it_does_not_need(self, name: str) -> None:
+        service = SERVICES[name]
+        assert service["read_only"] and service["cap_drop"] == ["ALL"]
+        assert not str(service["user"]).startswith(("0", "root"))
+        assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}
+
+    def test_says_whether_it_is_well(self, name: str) -> None:
+        assert "healthcheck" in SERVICES[name] or SERVICES[name]["restart"] == "no"
+
+    def test_listens_on_this_host_alone(self, name: str) -> None:
+        assert all(OWN_HOST.match(port) for port in SERVICES[name].get("ports", []))
+
+    def test_mounts_what_is_there(self, name: str) -> None:
+        for volume in SERVICES[name].get("volumes", []):
+            source = volume.split(":")[0]
+            if source.startswith("."):
+                assert (ROOT / source).exists()
+                assert volume.endswith(":ro")
+            else:
+                assert source in COMPOSE["volumes"]
+
+    def test_names_networks_secrets_and_services_that_exist(self, name: str) -> None:
+        service = SERVICES[name]
+        assert set(service.get("networks", [])) <= set(COMPOSE["networks"])
+        assert set(service.get("secrets", [])) <= set(COMPOSE["secrets"])
+        assert set(service.get("depends_on", {})) <= set(SERVICES)
+        told = [v for v in service.get("environment", {}).values() if "/run/secrets/" in str(v)]
+        assert {Path(v).name for v in told} <= set(service.get("secrets", []))
+
+
+def test_secrets_are_made_up_once_and_kept_out_of_the_repository(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    shutil.copytree(DEPLOY / "secrets", folder, ignore=shutil.ignore_patterns("*_*"))
+    subprocess.run([folder / "make.sh"], check=True)
+    made = {name: (folder / name).read_text() for name in COMPOSE["secrets"]}
+    assert all(len(secret) == 48 for secret in made.values())
+    assert len(set(made.values())) == len(made)
+    subprocess.run([folder / "make.sh"], check=True)
+    assert made == {name: (folder / name).read_text() for name in made}
+    assert all(each["file"] == f"deploy/secrets/{n}" for n, each in COMPOSE["secrets"].items())
+    assert (DEPLOY / "secrets" / ".gitignore").read_text().startswith("*\n")
+
+
+def test_the_image_is_built_from_what_is_there() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE)
+    assert all((ROOT / name).exists() for names in copied for name in names.split())
+    assert {"simulator", "ingest", "edge", "config", "beilun"} < set(" ".join(copied).split())
+    assert re.search(r"^USER beilun$", text, re.MULTILINE)
+
+
+class TestDashboards:
+    @pytest.fixture(params=sorted(dashboards.dashboards()))
+    def board(self, request: pytest.FixtureRequest) -> dict[str, Any]:
+        return dict(json.loads((DEPLOY / "grafana" / "dashboards" / request.param).read_text()))
+
+    def test_are_those_of_today(self) -> None:
+        folder = DEPLOY / "grafana" / "dashboards"
+        kept = {path.name: path.read_text() for path in folder.iterdir()}
+        assert kept == dashboards.dashboards(), "make docs"
+
+    def test_panels_do_not_overlap(self, board: dict[str, Any]) -> None:
+        for a, b in combinations([panel["gridPos"] for panel in board["panels"]], 2):
+            assert (
+                a["x"] + a["w"] <= b["x"] or b["x"] + b["w"] <= a["x"]
+                or a["y"] + a["h"] <= b["y"] or b["y"] + b["h"] <= a["y"]
+            )  # fmt: skip
+        assert all(p["gridPos"]["x"] + p["gridPos"]["w"] <= 24 for p in board["panels"])
+        assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+    def test_ask_the_source_that_is_provisioned_for_kpis_that_exist(
+        self, board: dict[str, Any]
+    ) -> None:
+        [source] = yaml.safe_load(
+            (DEPLOY / "grafana" / "provisioning" / "datasources" / "beilun.yaml").read_text()
+        )["datasources"]
+        variables = {variable["name"] for variable in board["templating"]["list"]}
+        for panel in board["panels"]:
+            assert panel["datasource"]["uid"] == source["uid"]
+            [target] = panel["targets"]
+            query = target["query"]
+            [kpi] = re.findall(r'r\.kpi == "([^"]+)"', query)
+            assert kpi == "${kpi}" or kpi in kpis.load()
+            assert set(re.findall(r"\$\{(\w+)\}", query)) <= variables
+            assert query.count("(") == query.count(")")
+            assert f'bucket: "{source["jsonData"]["defaultBucket"]}"' in query
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """Mosquitto with the very configuration of the container, but for its folders and its port."""
+    secrets = tmp_path / "secrets"
+    shutil.copytree(DEPLOY / "secrets", secrets, ignore=shutil.ignore_patterns("*_*"))
+    subprocess.run([secrets / "make.sh"], check=True)
+    passwords = tmp_path / "passwords"
+    subprocess.run([DEPLOY / "mosquitto" / "users.sh", passwords, secrets], check=True)
+    port = free_port()
+    conf = (DEPLOY / "mosquitto" / "mosquitto.conf").read_text()
+    (tmp_path / "data").mkdir()
+    shutil.copy(DEPLOY / "mosquitto" / "acl", tmp_path / "acl")
+    for path in (passwords, tmp_path / "acl"):
+        path.chmod(0o600)
+    for old, new in (
+        ("listener 1883", f"listener {port} 127.0.0.1\nuser root"),
+        ("/mosquitto/users/passwords", str(passwords)),
+        ("/mosquitto/config/acl", str(tmp_path / "acl")),
+        ("/mosquitto/data/", f"{tmp_path / 'data'}/"),
+    ):
+        assert conf.count(old) == 1
+        conf = conf.replace(old, new)
+    (tmp_path / "mosquitto.conf").write_text(conf)
+    program = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin")
+    assert program
+    with (tmp_path / "mosquitto.log").open("wb") as log:
+        process = subprocess.Popen([program, "-c", tmp_path / "mosquitto.conf"], stderr=log)
+    try:
+        until_s = time.monotonic() + 10
+        while not answers(port):
+            assert process.poll() is None and time.monotonic() < until_s
+            time.sleep(0.02)
+        yield port, secrets
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+    assert "Error" not in (tmp_path / "mosquitto.log").read_text()
+
+
+def environment(service: str, secrets: Path, port: int, store: str) -> dict[str, str]:
+    """The environment of a service, its addresses and folders those of this machine."""
+    own = {k: v for k, v in os.environ.items() if not k.startswith("BEILUN_")}
+    told = {k: str(v) for k, v in SERVICES[service]["environment"].items()}
+    for name, value in told.items():
+        told[name] = (
+            value.replace("/run/secrets", str(secrets))
+            .replace("mqtt://broker:1883", f"mqtt://127.0.0.1:{port}")
+            .replace("http://influxdb:8086", store)
+            .replace("/data", str(secrets.parent))
+        )
+    return own | told
+
+
+@pytest.mark.needs_mosquitto
+@pytest.mark.needs_victoria_metrics
+def test_the_services_work_together_under_the_brokers_access_list(
+    broker: tuple[int, Path], tmp_path: Path
+) -> None:
+    port, secrets = broker
+    with running_victoria(tmp_path / "vm") as store:
+        halves = {
+            name: subprocess.Popen(
+                [sys.executable, "-m", "beilun", *SERVICES[name]["command"], *more],
+                env=environment(name, secrets, port, store.url), cwd=tmp_path,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+            for name, more in (("edge", ()), ("simulator", ("--speed", "max", "--for", "2m")))
+        }  # fmt: skip
+        ended = {name: (*half.communicate(timeout=120), half) for name, half in halves.items()}
+        for name, (out, err, half) in ended.items():
+            assert half.returncode == 0, f"{name}: {out}\n{err}"
+        out = ended["edge"][0]
+        assert "the sums close" in out
+        assert "lost 0" in out or re.search(r"delivered [\d,]+", out)
+        accepted = re.search(r"rows ([\d,]+) = accepted \1$", out, re.MULTILINE)
+        assert accepted, out
+        assert len(store.read("known")) > 0
+
+
+@pytest.mark.needs_mosquitto
+def test_the_viewer_hears_no_telemetry_and_strangers_hear_nothing(
+    broker: tuple[int, Path],
+) -> None:
+    port, secrets = broker
+
+    def address(user: str) -> BrokerAddress:
+        password = (secrets / f"broker_{user}").read_text()
+        return BrokerAddress.parse(f"mqtt://{user}:{password}@127.0.0.1:{port}")
+
+    async def heard() -> list[str]:
+        async with (
+            subscribed(address("viewer"), ["beilun/#"], client_id="viewer") as viewer,
+            subscribed(address("simulator"), [], client_id="simulator") as simulator,
+            subscribed(address("edge"), [], client_id="edge") as edge,
+        ):
+            await simulator.publish("beilun/v1/s/a/l/x/process", b"secret", qos=1)
+            await edge.publish("beilun/v1/s/a/l/x/kpi/oee/1h", b"1", qos=1)
+            return [message.topic for message in await viewer.messages()]
+
+    async def refused(url: str) -> None:
+        with pytest.raises(UnreachableError, match="refused"):
+            async with subscribed(BrokerAddress.parse(url), ["#"], client_id="stranger"):
+                pass
+
+    async def main() -> None:
+        async with asyncio.timeout(30):
+            assert await heard() == ["beilun/v1/s/a/l/x/kpi/oee/1h"]
+            await refused(f"mqtt://127.0.0.1:{port}")
+            await refused(f"mqtt://viewer:wrong@127.0.0.1:{port}")
+
+    asyncio.run(main())
