@@ -139,9 +139,12 @@ def _section(headlines: Headlines, measured: Measured | None) -> list[str]:
     ]
     for note in dict.fromkeys(claim.note for claim in headlines.claim if claim.note):
         text += [note, ""]
-    if scenario.based_on is None:
+    if scenario.change:
+        old = "before" if scenario.base else "plant"
+        new = "after" if scenario.base else "here"
+        text += [table(("change", "parameter", old, new, "why"), list(_changes(scenario))), ""]
+    if not scenario.base:
         return text
-    text += [table(("change", "parameter", "before", "after", "why"), _changes(scenario)), ""]
     command = f"beilun verify {scenario.name} --one-at-a-time"
     if measured is None:
         return [*text, f"What each contributes was not measured yet: `{command}`.", ""]

@@ -18,13 +18,16 @@ seeds, and every stream of dice belongs to a device, so differences are taken se
 """
 
 import os
+import signal
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import gcd
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.synchronize import Event
+from threading import Thread
 
 from beilun.offline import RUN, make_factory
 from beilun.steady import BATCH, FEWEST, Estimate, WarmUp, estimate, warm_up
@@ -39,6 +42,7 @@ from edge import kpis
 from edge.engine import Engine
 from edge.policy import Policy
 from edge.rows import Row
+from ingest.broker import die_with_parent
 from ingest.decode import Decoder
 from ingest.messages import Batch, Record, Reject
 
@@ -267,7 +271,11 @@ def _made(runs: Sequence[Run], jobs: int, done: Done) -> list[Observed]:
         return out
     found: dict[int, Observed] = {}
     # A forked child would have the parent's threads' locks; a spawned one begins anew everywhere.
-    with ProcessPoolExecutor(min(jobs, len(runs)), mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    stop = context.Event()
+    with ProcessPoolExecutor(
+        min(jobs, len(runs)), mp_context=context, initializer=_listen, initargs=(stop,)
+    ) as pool:
         places = {pool.submit(observe, run): place for place, run in enumerate(runs)}
         try:
             for future in as_completed(places):
@@ -275,8 +283,24 @@ def _made(runs: Sequence[Run], jobs: int, done: Done) -> list[Observed]:
                 done(len(found), _name(runs[places[future]]))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            stop.set()
             raise
     return [found[place] for place in range(len(runs))]
+
+
+def _listen(stop: Event) -> None:
+    """Have this process end with the parent's word, not with the Ctrl-C that reaches both, nor live
+    longer than it."""
+    parent = parent_process()
+    assert parent is not None and parent.pid is not None
+    die_with_parent(parent.pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_leave_at, args=(stop,), daemon=True).start()
+
+
+def _leave_at(stop: Event) -> None:
+    stop.wait()
+    os._exit(1)
 
 
 def _name(run: Run) -> str:
@@ -350,7 +374,7 @@ def _judge(claim: Claim, case: Case, by_name: Mapping[str, Case]) -> Judged:
         effect = _edge_effect(claim, case)
         band = None if effect is None else (-effect, effect)
     unsteady = [c for c in (case, by_name.get(claim.against)) if c and not c.warm_up.found]
-    detail = claim.note
+    detail = ""
     if found is None:
         detail = "no data"
     elif unsteady:

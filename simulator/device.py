@@ -33,8 +33,8 @@ from ingest.packml import Maintenance, Mode, PackML
 from ingest.topics import is_level
 
 if TYPE_CHECKING:
-    from simulator.plant import Order
     from simulator.plant.floor import Floor
+    from simulator.plant.routes import Order
 
 Ints = NDArray[np.int64]
 Process = Generator[simpy.Event, Any, None]

@@ -43,6 +43,7 @@ from config.errors import ConfigError
 from config.faults import ClockSkew, ClockStep, DataFault
 from config.globs import asset_matches
 from config.units import NS_PER_S
+from config.windows import Window
 from ingest import topics
 from ingest.messages import Asset, Times, TruthRow
 from ingest.recording import Tracer
@@ -64,7 +65,7 @@ from simulator.network import CHANNELS, Born, Monitor, slice_of
 from simulator.plant import Plant
 from simulator.plant.floor import Floor
 from simulator.plant.terminal import TELEMETRY, Terminal
-from simulator.truth import WINDOWS_NS, network_truth, truth_rows
+from simulator.truth import WINDOWS, truth_rows
 from simulator.wire import STAMP_BYTES, Clock, Unstamped, Upset, Wire, birth, progress, stamped
 
 if TYPE_CHECKING:
@@ -154,22 +155,18 @@ class _Sending:
 
     conn: str
     carrier: str
+    asset: str
     sent_ns: int
+    made_ns: int
+    """Before it is sent, where a fault holds it back: messages are numbered in this order."""
     message: Unstamped
     until_heard: bool = False
     """Whether it is said again when the link loses it."""
-    said_ns: int = -1
-    """When it was made, where that was before it is sent."""
     boot: int = 1
     seq: int = 0
     """Its number of that boot; 0 before it has one."""
     copy_of: "_Sending | None" = None
     """The same message, sent just before with the same number."""
-
-    @property
-    def made_ns(self) -> int:
-        """When it was made: messages are numbered in this order."""
-        return self.said_ns if self.said_ns >= 0 else self.sent_ns
 
 
 _sent_ns = attrgetter("sent_ns")
@@ -376,13 +373,9 @@ class Factory:
         """Cut the run short where it is: the next chunk is the last, with what is under way."""
         self._stopped = True
 
-    def truth(self, windows_ns: Sequence[int] = WINDOWS_NS) -> list[TruthRow]:
-        """The true KPIs of what was handed out so far."""
-        span = (self._start_ns, self._out_ns)
-        return [
-            *truth_rows(self.floor, *span, windows_ns),
-            *network_truth(self._monitor, *span, windows_ns),
-        ]
+    def truth(self, windows: Sequence[Window] = WINDOWS) -> list[TruthRow]:
+        """The true KPIs of what was handed out so far, in windows of whole panes or of orders."""
+        return truth_rows(self.floor, self._monitor, self._start_ns, self._out_ns, windows)
 
     def trace(self) -> Tracer | None:
         """The way over the link of all that was sent so far, if it was asked for; at the end."""
@@ -411,7 +404,8 @@ class Factory:
         for each in batch:
             each.until_heard = _holds(each.message)
         for asset, kind, channels in floor.mes.announced():
-            batch.append(_Sending(MES, MES, t_ns, birth(asset, kind, channels, t_ns)))
+            said = birth(asset, kind, channels, t_ns)
+            batch.append(_Sending(MES, MES, str(asset), t_ns, t_ns, said))
         batch += self._wired(MES, floor.mes.first_reports(t_ns))
         batch += map(_announced, self._monitor.first(t_ns))
         self._send(batch, t_ns)
@@ -447,7 +441,8 @@ class Factory:
                 if way.name == TELEMETRY:
                     self._connections[member.device.asset.area].lose(_losses(trace))
                 slice = self._slices[way.slice]
-                self._monitor.note(member.kind, slice, down=way.down, trace=trace)
+                of = "" if way.name == TELEMETRY else path
+                self._monitor.note(member.kind, slice, down=way.down, trace=trace, control_of=of)
                 if self._tracer is not None:
                     own = numbers if way.name == TELEMETRY else None
                     self._tracer.add(path, way.name, slice, own, trace)
@@ -460,15 +455,16 @@ class Factory:
         limits = device.limits if isinstance(device, Limited) else None
         rare = self._interval_ns is None or self._interval_ns > RARE_NS
         said = birth(asset, member.kind, device.channels, now_ns, limits, by_exception=rare)
-        return _Sending(asset.area, path, t_ns, said)
+        return _Sending(asset.area, path, path, t_ns, t_ns, said)
 
     def _said(self, path: str, reports: Iterable[Report]) -> list[_Sending]:
         """What a device says, stamped by its own clock."""
         member = self._members[path]
+        conn, encode, dated = member.device.asset.area, self._wire.encode, member.clock.dated
         return [
-            _Sending(member.device.asset.area, path, report.sent_ns, self._wire.encode(part))
+            _Sending(conn, path, path, report.sent_ns, report.sent_ns, encode(part))
             for report in reports
-            for part in member.clock.dated(report)
+            for part in dated(report)
         ]
 
     def _spoilt(self, path: str, said: Iterable[Said]) -> list[_Sending]:
@@ -486,14 +482,17 @@ class Factory:
                     self._wire.restart(each.report.asset.name)
                 parts = self._said(path, [each.report])
             for part in parts:
-                part.sent_ns, part.said_ns, part.boot = each.goes_ns, each.said_ns, each.boot
+                part.sent_ns, part.made_ns, part.boot = each.goes_ns, each.said_ns, each.boot
                 part.until_heard = each.until_heard and _holds(part.message)
             out += parts
         return out
 
     def _wired(self, name: str, reports: Iterable[Report]) -> list[_Sending]:
         """What is said on a connection that is a wire."""
-        return [_Sending(name, name, r.sent_ns, self._wire.encode(r)) for r in reports]
+        encode = self._wire.encode
+        return [
+            _Sending(name, name, str(r.asset), r.sent_ns, r.sent_ns, encode(r)) for r in reports
+        ]
 
     def _send(self, batch: list[_Sending], end_ns: int) -> None:
         """Put all that is sent up to a time on its carriers, and number it per asset in the order
@@ -519,9 +518,10 @@ class Factory:
                 sent[each.conn].append(each.sent_ns)
             if arrival_ns >= 0:
                 came.add(id(each))
-                asset, message = str(each.message.asset), each.message
+                if not again:
+                    self._monitor.post(each.message, each.sent_ns, arrival_ns)
                 item = _Arrived(
-                    arrival_ns, asset, each.boot, each.seq, again, each.sent_ns, message
+                    arrival_ns, each.asset, each.boot, each.seq, again, each.sent_ns, each.message
                 )
                 self._connections[each.conn].arrive(item)
         for conn, times in sent.items():
@@ -533,7 +533,7 @@ class Factory:
             if each.copy_of is not None:
                 each.seq = each.copy_of.seq
                 continue
-            start = (str(each.message.asset), each.boot)
+            start = (each.asset, each.boot)
             self._seq[start] += 1
             each.seq = self._seq[start]
 
@@ -552,7 +552,7 @@ class Factory:
             now_ns = self._members[name].clock.reads(t_ns)
             again = [
                 replace(
-                    each, sent_ns=t_ns, said_ns=-1, seq=0,
+                    each, sent_ns=t_ns, made_ns=t_ns, seq=0,
                     message=replace(each.message, sent_ns=now_ns),
                 )
                 for each in unheard
@@ -623,7 +623,8 @@ def _block_ns(interval_ns: int | None, devices: int) -> int:
 
 def _announced(born: Born) -> _Sending:
     said = birth(born.asset, born.kind, CHANNELS, born.t_ns)
-    return _Sending(NETWORK, NETWORK, born.sent_ns, replace(said, sent_ns=born.sent_ns))
+    asset, t_ns = str(born.asset), born.sent_ns
+    return _Sending(NETWORK, NETWORK, asset, t_ns, t_ns, replace(said, sent_ns=t_ns))
 
 
 def _holds(message: Unstamped) -> bool:

@@ -35,10 +35,10 @@ def noise(start: float, pushes: Floats, steps: Floats) -> Floats:
 
 def _recursion(start: Floats, s: Floats, b: Floats) -> Floats:
     out = np.empty(b.shape)
-    ages = np.cumsum(s)
+    ages: Floats = np.cumsum(s)
     low = 0
     while low < len(s):
-        before = ages[low] - s[low]
+        before = float(ages[low] - s[low])
         high = int(np.searchsorted(ages, before + _PIECE, side="right"))
         grown = np.exp(ages[low:high] - before)
         summed = np.cumsum(b[..., low:high] * grown, axis=-1)

@@ -324,10 +324,13 @@ class Lots:
         for column, value in zip(self._logs[asset], row, strict=True):
             column.append(value)
 
-    def reports(self, stretch: Stretch) -> list[Report]:
-        """What was begun and what went onward."""
+    def reports(self, stretch: Stretch, units: Iterable[Unit]) -> list[Report]:
+        """What was begun and what went onward at the units that tell of it."""
         out: list[Report] = []
+        told = {unit.asset for unit in units if "lot_order" in unit.channels}
         for asset, (times, *columns) in self._logs.items():
+            if asset not in told:
+                continue
             low, high = bisect_right(times, stretch.after_ns), bisect_right(times, stretch.to_ns)
             values = [column[low:high].tolist() for column in columns]
             ch = dict(zip(LOT_CHANNELS, values, strict=True))
@@ -483,7 +486,7 @@ class Mes:
             times = sorted({t for steps in logs for t, _ in steps.between(after_ns, to_ns)})
             out += event_reports(unit.asset, "orders", stretch, times, self._order(unit, times))
         out += [] if self.flow is None else self.flow.reports(stretch)
-        out += self._lots.reports(stretch)
+        out += self._lots.reports(stretch, self._units)
         return out if self.crew is None else [*out, *self.crew.reports(stretch)]
 
     def _planned(self, t_ns: int) -> list[Columns]:

@@ -7,7 +7,9 @@ Theory of operation
                                                       histogram of delays, time spent hop by hop
 
 For the truth it keeps of every message the exact delay, in 4 bytes, and of the messages of a cell,
-slice and kind in a pane their number and the exact sums of their hops: windows are whole panes.
+slice, kind and direction in a pane their number and the exact sums of their hops: windows of the
+network are whole panes. Of a device's own traffic it keeps when each message came as well, since
+its orders begin and end at any time: in 8 bytes where it is control, in 24 where it has samples.
 
 It stands at the user plane function, where 3GPP puts QoS monitoring (TS 23.501, 5.33.3), sees both
 directions of telemetry and control, and counts a message in the pane it arrives in; what is lost
@@ -16,6 +18,7 @@ are known beforehand and born at the start; a cell is born when the first messag
 so that a large layout is not said to be silent where nobody ever was.
 """
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,6 +33,7 @@ from ingest.messages import Asset, Times
 from simulator.device import PANE_NS, Columns, Ints
 from simulator.link.link import Link
 from simulator.link.profile import Cellular
+from simulator.wire import Unstamped
 
 AREA = "network"
 """Area of the network's assets, and the name of the monitor's connection."""
@@ -48,6 +52,8 @@ _SUMS = ("hop_messages", *(f"hop_{hop}_ns" for hop in HOPS))
 CHANNELS = {"bin": "1", "count": "1", "down": "1"} | {
     name: "ns" if name.endswith("_ns") else "1" for name in _SUMS
 }
+_WITHOUT_SAMPLES = ("birth", "connection")
+"""What a message announces, by the last level of its topic: it is in no delay."""
 _MOST_NS = int(LARGEST)
 """The largest sum that one cell of a report can hold: 2 h 30 min. The rest stands in other rows."""
 
@@ -68,7 +74,8 @@ class Traffic(NamedTuple):
     hops_ns: Ints
     """A row for each of ``HOPS``; they add up to the delay."""
     views: NDArray[np.int16]
-    """A row for each of ``VIEWS``: number of the cell, slice and kind."""
+    """A row for each of ``VIEWS``, number of the cell, slice and kind, and one for the direction: 1
+    where it came down."""
 
 
 class Tally(NamedTuple):
@@ -77,7 +84,7 @@ class Tally(NamedTuple):
     pane_ns: Times
     """Since when, of each group: the start of its pane."""
     views: NDArray[np.int16]
-    """A row for each of ``VIEWS``, as in ``Traffic``."""
+    """As in ``Traffic``."""
     n: NDArray[np.int32]
     """Messages in each group."""
     hops_ns: Ints
@@ -87,12 +94,64 @@ class Tally(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What one asset of the network saw, as ``Tally``."""
+    """What one asset of the network saw, as ``Tally``, in order of time."""
 
     pane_ns: Times
+    down: NDArray[np.bool_]
+    """Of each group, whether it came down."""
     n: NDArray[np.int32]
     hops_ns: Ints
     delay_ns: Ints
+
+
+class Posted(NamedTuple):
+    """Messages of one asset that arrived, for the truth."""
+
+    sent_ns: Times
+    """Of those with samples, when they were truly sent, in order."""
+    stamped_ns: Times
+    """When the sender's own clock said so."""
+    arrival_ns: Times
+    control: tuple[tuple[Times, Ints], ...]
+    """Of its control traffic, up and down if it has any: arrivals in order, and delays."""
+
+
+class Counts:
+    """Whole numbers from 0 on, in 4 bytes each but for the few that need more."""
+
+    __slots__ = ("_large", "_small")
+
+    def __init__(self) -> None:
+        self._small = array("I")
+        self._large = array("q")
+        """Those that the largest of the small ones stands for."""
+
+    def extend(self, values: Ints) -> None:
+        """Add some."""
+        self._small.frombytes(np.minimum(values, _LARGE).astype(np.uint32).tobytes())
+        self._large.frombytes(values[values >= _LARGE].tobytes())
+
+    def values(self) -> Ints:
+        """All of them."""
+        out = np.array(self._small, dtype=np.int64)
+        out[out == _LARGE] = self._large
+        return out
+
+
+_LARGE = (1 << 32) - 1
+
+
+class _Controlled:
+    """Control traffic of one device in one direction."""
+
+    __slots__ = ("delays", "last_ns", "steps")
+
+    def __init__(self) -> None:
+        self.last_ns = 0
+        """When the last one came."""
+        self.steps = Counts()
+        """Time from arrival to arrival, the first since the epoch."""
+        self.delays = Counts()
 
 
 _ROWS = 3 + len(HOPS) + len(VIEWS)
@@ -141,6 +200,10 @@ class Monitor:
         """Of the last block, which the run may be cut short in."""
         self._used: set[int] = set()
         """Cells that have carried something."""
+        self._posted: dict[Asset, tuple[array[int], array[int], array[int]]] = {}
+        """By asset when its messages were sent, were said to be sent, and arrived."""
+        self._control: dict[tuple[str, bool], _Controlled] = {}
+        """By asset and direction."""
 
     def assets(self) -> Iterator[tuple[Asset, int, int]]:
         """Every asset there can be, with its view and its number there."""
@@ -156,12 +219,30 @@ class Monitor:
             if view != CELLS
         ]
 
-    def note(self, kind: str, slice: str, *, down: bool, trace: Mapping[str, Ints]) -> None:
-        """Add a bearer's trace."""
+    def post(self, message: Unstamped, sent_ns: int, arrival_ns: int) -> None:
+        """Add a message that arrived; its own stamp is that of its sender's clock."""
+        if message.topic.rpartition("/")[2] in _WITHOUT_SAMPLES:
+            return
+        columns = self._posted.get(message.asset)
+        if columns is None:
+            columns = self._posted[message.asset] = (array("q"), array("q"), array("q"))
+        for column, t_ns in zip(columns, (sent_ns, message.sent_ns, arrival_ns), strict=True):
+            column.append(t_ns)
+
+    def note(
+        self, kind: str, slice: str, *, down: bool, trace: Mapping[str, Ints], control_of: str = ""
+    ) -> None:
+        """Add a bearer's trace; ``control_of`` is whose control traffic it is, if it is."""
         came = trace["arrival_ns"] >= 0
         n = int(came.sum())
         if not n:
             return
+        if control_of:
+            arrival_ns = trace["arrival_ns"][came]
+            known = self._control.setdefault((control_of, down), _Controlled())
+            known.steps.extend(np.diff(arrival_ns, prepend=known.last_ns))
+            known.delays.extend(arrival_ns - trace["sent_ns"][came])
+            known.last_ns = int(arrival_ns[-1])
         rows = np.empty((_ROWS, len(came)), dtype=np.int64)
         np.subtract(trace["arrival_ns"], trace["sent_ns"], out=rows[1])
         rows[0] = trace["arrival_ns"]
@@ -181,7 +262,7 @@ class Monitor:
         due = whole[0] < end_ns
         self._found = [whole[:, ~due]]
         whole = whole[:, due]
-        traffic = Traffic(whole[0], whole[1], whole[2:-4], whole[-4:-1].astype(np.int16))
+        traffic = Traffic(whole[0], whole[1], whole[2:-4], whole[-4:].astype(np.int16))
         if self._last is not None and len(self._last.arrival_ns):
             self._tallies.append(self._tally(self._last))
         self._last = traffic
@@ -194,7 +275,15 @@ class Monitor:
             first_ns = int(traffic.arrival_ns[cells == cell].min())
             asset, kind = self._asset(CELLS, self._names[CELLS][cell]), VIEWS[CELLS][1]
             born.append(Born(asset, kind, first_ns, self._report_ns(first_ns, end_ns)))
-        return born, list(self._columns(traffic, whole[-1], end_ns)) if len(cells) else []
+        return born, list(self._columns(traffic, end_ns)) if len(cells) else []
+
+    def posted(self, asset: Asset) -> Posted:
+        """Messages of one asset that arrived."""
+        columns = np.array(self._posted.get(asset, ((), (), ())), dtype=np.int64)
+        sent_ns, stamped_ns, arrival_ns = columns[:, np.argsort(columns[0], kind="stable")]
+        ways = (self._control.get((str(asset), down)) for down in (False, True))
+        control = [(np.cumsum(k.steps.values()), k.delays.values()) for k in ways if k is not None]
+        return Posted(sent_ns, stamped_ns, arrival_ns, tuple(control))
 
     def seen(self, view: int, number: int, end_ns: int) -> Seen:
         """What one asset saw of the messages that arrived before a time, which lies in the last
@@ -207,11 +296,14 @@ class Monitor:
                 columns = (t_ns[before], delay_ns[before], hops_ns[:, before], views[:, before])
                 tallies.append(self._tally(Traffic(*columns)))
         none = np.empty(0, dtype=np.int64)
-        parts = [Seen(none, none.astype(np.int32), np.empty((len(HOPS), 0), dtype=np.int64), none)]
+        hops_ns = np.empty((len(HOPS), 0), dtype=np.int64)
+        parts = [Seen(none, none > 0, none.astype(np.int32), hops_ns, none)]
         for tally in tallies:
             mine = tally.views[view] == number
             delay_ns = tally.delay_ns[np.repeat(mine, tally.n)].astype(np.int64)
-            parts.append(Seen(tally.pane_ns[mine], tally.n[mine], tally.hops_ns[:, mine], delay_ns))
+            down = tally.views[-1, mine] > 0
+            hops_ns = tally.hops_ns[:, mine]
+            parts.append(Seen(tally.pane_ns[mine], down, tally.n[mine], hops_ns, delay_ns))
         return Seen(*(np.concatenate(column, axis=-1) for column in zip(*parts, strict=True)))
 
     def _tally(self, traffic: Traffic) -> Tally:
@@ -234,16 +326,17 @@ class Monitor:
     def _asset(self, view: int, name: str) -> Asset:
         return Asset(self._site, AREA, VIEWS[view][0], name)
 
-    def _columns(self, traffic: Traffic, down: Ints, end_ns: int) -> Iterator[Columns]:
+    def _columns(self, traffic: Traffic, end_ns: int) -> Iterator[Columns]:
         every_ns = self._every_ns
         first = int(traffic.arrival_ns.min()) // every_ns
         panes, pane = _dense(traffic.arrival_ns // every_ns - first)
         number, bin_ = _dense(bins.bin_of(traffic.delay_ns))
-        there, views = zip(*map(_dense, traffic.views), strict=True)
+        *numbers_of, down = traffic.views
+        there, views = zip(*map(_dense, numbers_of), strict=True)
         sizes = (len(panes), *map(len, there))
         group = np.ravel_multi_index((pane, *views), sizes)
         width = 2 * len(number)
-        place = group * width + down * len(number) + bin_
+        place = group * width + down.astype(np.int64) * len(number) + bin_
         counts = np.bincount(place, minlength=int(np.prod(sizes)) * width).reshape(*sizes, width)
         sums = _sums(group, traffic.hops_ns, int(np.prod(sizes))).reshape(-1, *sizes)
         for view, numbers in enumerate(there):

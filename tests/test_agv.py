@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.units import NS_PER_MS, NS_PER_S, parse_time
+from ingest.messages import Asset
 from simulator.device import Stretch, VdaState
 from simulator.devices.agv import Agv, Drive, trapezoid
 from simulator.link.layout import load_layout
@@ -131,6 +132,7 @@ class Station:
 
     def __init__(self, node: str, floor: Floor) -> None:
         self.node = node
+        self.asset = Asset("s", "x", "y", node)
         self.got_ns: list[int] = []
         self.got: list[int] = []
         self.output = cast(Output, Platform())

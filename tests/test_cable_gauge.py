@@ -196,10 +196,19 @@ def test_what_was_put_on_is_the_integral_and_forgetting_changes_nothing() -> Non
     cable.advance(3_000.0, 1.4, 0.0, 0.1)
     fine = metres(3_000.0, 0.01)
     summed = np.concatenate(([0.0], np.cumsum(cable.at(fine).kg_per_m[:-1] * np.diff(fine))))
-    assert np.abs(summed - cable.at(fine).kg).max() < 0.01
+    whole = cable.kg(fine)
+    assert np.abs(summed - whole).max() < 0.01
     late = metres(3_000.0)[4_000:]
     before = cable.at(late)
     cable.forget(float(late[0]))
-    after = cable.at(late)
-    assert all((a == b).all() for a, b in zip(before, after, strict=True))
-    assert len(cable._x) < 250
+    cable.forget(100.0)
+    assert all((a == b).all() for a, b in zip(before, cable.at(late), strict=True))
+    assert (cable.kg(fine) == whole).all()
+    assert len(cable._d) < 250
+    # asked for often or once, the cable weighs the same
+    piecewise = loop(straying(4))
+    for to_m in range(50, 3_001, 50):
+        piecewise.advance(float(to_m), 1.4, 0.0, 0.1)
+        piecewise.kg(np.array([to_m - 1.0]))
+        piecewise.forget(to_m - 40.0)
+    assert piecewise.kg(fine[-1:])[0] == whole[-1]

@@ -387,6 +387,20 @@ def test_what_is_exact_is_the_same_at_any_spacing() -> None:
     assert max(read) < 0.1, "only the gauge's own noise"
 
 
+def test_reports_do_not_depend_on_how_long_their_stretches_are() -> None:
+    settings: dict[str, Any] = {"mtbf_s": 900.0, "drift_mm": 0.35}
+    one, twin = run_line(1, **settings), run_line(1, **settings)
+    whole = process(twin, 1, 1)
+    parts: dict[str, list[Any]] = {}
+    for minute in range(60):
+        a = START + minute * 60 * NS_PER_S
+        for report in one.reports(Stretch.every(a, a + 60 * NS_PER_S)):
+            if isinstance(report, Columns) and report.stream == "process":
+                for name, values in report.ch.items():
+                    parts.setdefault(name, []).extend(values)
+    assert all(parts[name] == values for name, values in whole.items() if name != "t_ns")
+
+
 def test_gauges_read_the_cable_that_has_come_to_them() -> None:
     settings: dict[str, Any] = {"mtbf_s": 3_000.0, "drift_mm": 0.3}
     said = process(run_line(5, **settings), 5, 1)

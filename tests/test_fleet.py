@@ -21,6 +21,7 @@ from config.units import NS_PER_MS, NS_PER_S, parse_time
 from edge.pipeline import Pipeline
 from edge.store import RowStore
 from ingest.decode import Decoder
+from ingest.messages import Asset
 from ingest.recording import Recording
 from ingest.subscribe import Received
 from simulator.device import Columns, Stretch, VdaState
@@ -85,6 +86,7 @@ class Station:
 
     def __init__(self, node: str, floor: Floor, room: int = 10**6) -> None:
         self.node, self.room = node, room
+        self.asset = Asset("s", "x", "y", node)
         self.platform = Platform()
         self.output = cast(Output, self.platform)
         self.got: list[tuple[int, int]] = []
@@ -484,7 +486,13 @@ def test_reports_forget_what_they_have_said_and_cutting_changes_nothing() -> Non
             if isinstance(r, VdaState)
         ]  # fmt: skip
 
-    assert said(whole, 60) == said(cut, 3)
+    all_of_it = said(whole, 60)
+    assert all_of_it == said(cut, 3)
+    for minutes in (1, 7, 31, 59):  # rows first, and states from there on
+        late, then_ns = driven()[0], START + minutes * MINUTE
+        late.reports(Stretch.every(START, then_ns, None))
+        rest = [r for r in late.reports(Stretch.every(then_ns, end_ns)) if isinstance(r, VdaState)]
+        assert rest == [r for r in all_of_it if r.sent_ns > then_ns]
     assert len(cut._drives) == 1
     assert not cut._log
     del floor
@@ -495,10 +503,10 @@ def test_the_edge_tells_the_truth_about_vehicles_whatever_is_sampled(
     interval_ns: int | None, tmp_path: Path
 ) -> None:
     """Blocked, halted, empty and charging, by every window, from what is on the wire."""
-    vehicles = [{"node": "a"}, {"node": "d", "start_ratio": 0.41}]
+    vehicles: list[dict[str, Any]] = [{"node": "a"}, {"node": "d", "start_ratio": 0.41}]
     plant = plant_of(LANE, LANES, vehicles)
-    link = Link(load_profile("wifi-loaded"), 1, None, (), START)
-    factory = Factory(plant, link, 1, "r", START, 2 * HOUR, interval_ns=interval_ns)
+    link = Link(load_profile("private-5g"), 1, None, (), START)
+    factory = Factory(plant, link, 1, "r", START, HOUR, interval_ns=interval_ns)
     floor, dice = factory.floor, random.Random(1)
     places = [Station(name, floor) for name in "acde"]
     for number in range(12):
@@ -516,7 +524,7 @@ def test_the_edge_tells_the_truth_about_vehicles_whatever_is_sampled(
             for low in range(0, len(said), 500):
                 pipeline.take(said[low : low + 500])
         ending = pipeline.conclude(store)
-        truth = [row for row in factory.truth(edge.grid_ns) if row.kpi.startswith("agv_")]
+        truth = [row for row in factory.truth(edge.kinds) if row.kpi.startswith("agv_")]
     rows = {
         ("/".join(r.asset), r.kpi, r.window_start_ns, r.window_length_ns): r.value
         for r in ending.rows

@@ -18,11 +18,11 @@ from beilun.documenting import DOCS
 from beilun.offline import run_offline
 from beilun.steady import Estimate, WarmUp, estimate, student_t, warm_up
 from beilun.verifying import Case, Observed, Run, Spans, cases, contributions, judge, observe
-from config.changes import Change
+from config import tomlfile
+from config.changes import Change, values_at
 from config.claims import Claims, load_claims
 from config.errors import ConfigError
 from config.scenario import Scenario, find_scenario, scenario_names
-from config.tomlfile import validate
 from config.units import NS_PER_DAY, NS_PER_S
 from edge import kpis
 from edge.columns import Columns
@@ -30,6 +30,7 @@ from edge.kpis.oee import UNIT
 from edge.measures import tailored
 from edge.measures.delays import DOWNLINK, UPLINK, Delays, Directed
 from ingest.messages import Asset, Batch, Birth, Identity, Meta
+from simulator.plant import make_plant
 
 MINUTE = 60 * NS_PER_S
 
@@ -126,7 +127,7 @@ def test_seeds_are_pooled_so_that_one_cut_holds_for_all() -> None:
 
 
 def claims(text: dict[str, Any]) -> Claims:
-    return validate(text, Claims, at="claims.toml", context={"kpis": kpis.load()})
+    return tomlfile.validate(text, Claims, at="claims.toml", context={"kpis": kpis.load()})
 
 
 CLAIM = {"kpi": "wip", "asset": "flow", "source": "an article"}
@@ -159,6 +160,19 @@ def test_a_file_of_claims_is_checked(wrong: dict[str, Any], words: str) -> None:
 def test_the_shipped_claims_are_about_shipped_scenarios() -> None:
     told = load_claims(kpis=kpis.load())
     assert {each.scenario for each in told.headline} <= set(scenario_names())
+
+
+def test_after_is_the_works_as_its_file_has_it() -> None:
+    """What ``ikd-before`` sets, ``ikd-after`` gives back."""
+    after = find_scenario("ikd-after")
+    plant = make_plant(tomlfile.load(after.plant_file())).model_dump(mode="json")
+    for change in after.change:
+        for path, value in change.plant.items():
+            assert set(map(repr, values_at(plant, path))) == {repr(value)}, path
+    assert after.based_on is not None
+    given_back = {path for change in after.change for path in change.plant}
+    taken = {path for change in after.based_on.change for path in change.plant}
+    assert taken - given_back == {"release.every", "heartbeats"}  # CONWIP has no calendar
 
 
 def test_no_change_touches_heads_or_the_value_of_a_piece() -> None:
@@ -473,7 +487,7 @@ def test_a_bad_file_exits_3(folder: Path, old: str, new: str) -> None:
 
 def test_contributions_are_kept_when_the_page_is_written_anew() -> None:
     told = load_claims().headline
-    changed = next(each.scenario for each in told if find_scenario(each.scenario).change)
+    changed = next(each.scenario for each in told if find_scenario(each.scenario).base)
     mark = scenario_pages.Measured(scenario_pages.fingerprint(find_scenario(changed)), 7, "| a |")
     page = scenario_pages.page({changed: mark})
     assert scenario_pages.measured_in(page) == {changed: mark}

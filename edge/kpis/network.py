@@ -60,6 +60,7 @@ def _directed(way: str) -> Iterator[Kpi]:
             summary=f"One-way delay {words} keep on the {way}, bins of 0.5 % relative error.",
             formula=f"quantile {share} of arrival - sending", clause="3GPP TS 22.261 latency",
             measures=(measure,), value=_quantile_ms(share, measure.name),
+            accuracy=Accuracy(relative=_BINNED),
         )  # fmt: skip
     yield Kpi(
         name=f"{way}_within_10ms", unit="1", better="up", kinds=OBSERVERS,

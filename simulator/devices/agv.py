@@ -52,6 +52,7 @@ from simulator.device import (
     Amperes,
     Columns,
     DeviceSpec,
+    Ints,
     Length,
     Meter,
     Process,
@@ -729,18 +730,17 @@ class Agv:
         drives = self._drives[max(first, 0) :]
         pieces = [(p, d.driven_m) for d in drives for p in d.pieces]
         since = np.array([p.t_ns for p, _ in pieces], dtype=np.int64)
-        at, speed, accelerates = np.array(
-            [(p.at_m + m, p.speed_mps, p.acceleration_mps2) for p, m in pieces]
-        ).T
+        law: Floats = np.array([(p.at_m + m, *p[2:]) for p, m in pieces], dtype=np.float64)
         index = np.maximum(np.searchsorted(since, times, side="right") - 1, 0)
         dt = (times - since[index]) / NS_PER_S
-        v, a = speed[index], accelerates[index]
-        far = at[index] + v * dt + 0.5 * a * dt * dt
+        at, v, a = law[index, 0], law[index, 1], law[index, 2]
+        far: Floats = at + v * dt + 0.5 * a * dt * dt
         place = self.floor.roads.place
         nodes = [(d.driven_m + m, *place[name]) for d in drives for name, m in d.way]
-        node, x, y = np.array([*nodes, nodes[-1]]).T
-        far = np.clip(far, node[0], node[-1])
-        lane = np.searchsorted(node[:-1], far + _SAME_M, side="right") - 1
+        map_: Floats = np.array([*nodes, nodes[-1]], dtype=np.float64)
+        node, x, y = map_[:, 0], map_[:, 1], map_[:, 2]
+        far = np.minimum(np.maximum(far, node[0]), node[-1])
+        lane: Ints = np.subtract(np.searchsorted(node[:-1], far + _SAME_M, side="right"), 1)
         theta = np.arctan2(np.diff(y), np.diff(x))
         return Motion(
             np.interp(far, node, x), np.interp(far, node, y), theta[lane],
@@ -839,9 +839,10 @@ class Agv:
             changes |= {*times.tolist(), to_ns}
             times = times[:0]
 
-        def columns(at: Times) -> dict[str, Sequence[float]]:
+        def columns(at: Times) -> dict[str, list[float]]:
             motion = self.motion(at)
-            return {name: steps.at(at).tolist() for name, steps in logs.items()} | {
+            told: dict[str, list[float]] = {n: steps.at(at).tolist() for n, steps in logs.items()}
+            return told | {
                 "battery_ratio": rounded(self.battery.at(at), 4),
                 "x_m": rounded(motion.x_m, 2), "y_m": rounded(motion.y_m, 2),
             }  # fmt: skip

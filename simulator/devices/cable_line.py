@@ -251,7 +251,7 @@ class CableLineSpec(DeviceSpec):
 
 MOVING = (S.EXECUTE, S.STARTING, S.HOLDING, S.UNHOLDING, S.SUSPENDING, S.UNSUSPENDING, S.STOPPING,
           S.COMPLETING)  # fmt: skip
-_MM = 1_000
+_MM = _GRAMS = 1_000
 _DIAMETER, _ECCENTRICITY = 100, 10_000
 """Steps of the gauges: a hundredth of a millimetre, a hundredth of a per cent."""
 _AHEAD_NS = 300 * NS_PER_S
@@ -302,10 +302,10 @@ class CableLine(Unit):
     def __init__(self, spec: CableLineSpec, floor: Floor) -> None:
         self.spec = spec
         super().__init__(spec, floor)
-        self._central = floor.control(self.asset) if spec.control == "central" else None
+        self.control = floor.control(self.asset) if spec.control == "central" else None
         self.loop: Loop = LocalLoop(self.env)
-        if self._central is not None:
-            self.loop = SpeedLoop(self.env, self._central, spec.watchdog_ms)
+        if self.control is not None:
+            self.loop = SpeedLoop(self.env, self.control, spec.watchdog_ms)
         self._top_mps = spec.top_mps
         self._safe_mps = self._top_mps * spec.safe_speed_ratio
         self._path = Path(self.env.now)
@@ -389,6 +389,13 @@ class CableLine(Unit):
         """Length spoilt, in whole millimetres."""
         spoilt = self._path.scrap(self._path.motion(times)[0])
         return np.floor(spoilt * _MM + 1e-6).astype(np.int64)
+
+    def melt_g(self, times: Times) -> Ints:
+        """What was put on the length made, in whole grams; nothing where nothing is extruded."""
+        if not self.spec.wall_mm:
+            return np.zeros(len(times), dtype=np.int64)
+        kg = self.cable.kg(self._path.motion(times)[0])
+        return np.floor(kg * _GRAMS + 1e-6).astype(np.int64)
 
     def spark_faults(self, times: Times) -> Ints:
         """Faults on the length made."""
@@ -675,7 +682,7 @@ class CableLine(Unit):
         return [
             self.state_report(t_ns),
             Columns(self.asset, "process", t_ns, (t_ns,), ch),
-            *([] if self._central is None else self._central.first_reports(t_ns)),
+            *([] if self.control is None else self.control.first_reports(t_ns)),
         ]
 
     def reports(self, stretch: Stretch) -> list[Report]:
@@ -690,18 +697,23 @@ class CableLine(Unit):
             out += event_reports(
                 self.asset, "process", stretch, times.tolist(), self._counters(times)
             )
-        self.cable.forget(self._path.length_m(stretch.to_ns) - self.spec.gauge_m)
-        if self._central is not None:
-            out += self._central.reports(stretch)
+        made_m = float(self._path.motion(np.array([stretch.to_ns]))[0][0])
+        self.cable.forget(made_m - self.spec.gauge_m)
+        if self.control is not None:
+            out += self.control.reports(stretch)
         return out
 
     def _counters(self, times: Times) -> dict[str, Sequence[float | int | None]]:
         """What only ever grows."""
+        melt: dict[str, Sequence[float | int | None]] = {}
+        if self.spec.wall_mm:
+            melt["melt_kg"] = on_grid(self.melt_g(times), _GRAMS)
         return {
             "length_m": on_grid(self.length_mm(times), _MM),
             "scrap_m": on_grid(self.scrap_mm(times), _MM),
             "energy_kwh": on_grid(self.energy.at(times), 100_000),
             "spark_faults": self.spark_faults(times).tolist(),
+            **melt,
         }
 
     def _signals(self, times: Times) -> dict[str, Sequence[float | int | None]]:
@@ -738,7 +750,6 @@ class CableLine(Unit):
         # A melt is shear-thinning: its pressure grows with a small power of its flow.
         bar = spec.melt_bar * (flow / full) ** 0.35 * (1.0 - 0.01 * here.melt_k)
         return {
-            "melt_kg": rounded(here.kg, 3),
             "melt_kg_per_h": rounded(flow, 2),
             "melt_c": rounded(spec.melt_c + here.melt_k + 0.05 * noise, 2),
             "melt_bar": rounded(bar, 1),

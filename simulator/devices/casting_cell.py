@@ -60,6 +60,7 @@ from simulator.device import (
     rounded,
 )
 from simulator.lags import noise
+from simulator.mes import LOT_CHANNELS
 from simulator.plant.floor import Floor
 from simulator.plant.material import Container, Output
 from simulator.plant.operators import Task
@@ -209,6 +210,7 @@ class CastingCell(Unit):
         "die_c": "degC", "locking_kn": "kN", "cycle_s": "s", "dose_kg": "kg", "biscuit_mm": "mm",
         "slow_mps": "m/s", "fast_mps": "m/s", "vacuum_mbar": "mbar", "pressure_mpa": "MPa",
         "spray_s": "s",
+        **LOT_CHANNELS,
     }  # fmt: skip
 
     def __init__(self, spec: CastingCellSpec, floor: Floor) -> None:
@@ -494,7 +496,7 @@ class CastingCell(Unit):
         if not len(times):
             return {}
         phase = self.phases.phase(times)
-        strays = self.noise.standard_normal((3, len(times)))
+        strays = self.noise.standard_normal((len(times), 3)).T  # so that blocks change no draw
         locking = np.where(_LOCKED[phase], spec.locking_kn * (1.0 + 0.01 * strays[0]), 0.0)
         gaps = np.diff(times, prepend=self._sampled_ns) / ns(_HOLDING_S)
         holding = noise(self._holding, strays[2], gaps)

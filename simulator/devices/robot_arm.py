@@ -45,6 +45,7 @@ from simulator.device import (
     on_grid,
     rounded,
 )
+from simulator.mes import LOT_CHANNELS
 from simulator.plant.control import RETRY_NS, SERVICE_CHANNELS, Lane, arrive
 from simulator.plant.floor import Floor
 from simulator.plant.material import Container, Output
@@ -100,8 +101,9 @@ _COOL_C = np.array((27.8, 29.3, 29.4, 32.1, 32.3, 32.0)) - _UR3_AMBIENT_C
 _RISE_C_PER_A2 = (np.array((9.4, 11.1, 11.4, 11.3, 13.0, 12.7))) / WORK_A2
 """Its rise from there to the plateau, over the mean square that causes it."""
 
-_GRIPS = ((0.12, 0.22), (0.62, 0.78))
-"""Where in a cycle a piece is gripped or let go, and a grip can be lost."""
+_GRIPS: Floats = np.array(((0.12, 0.10), (0.62, 0.16)))
+"""Where in a cycle a piece is gripped and let go, and how long that takes, as shares of it: then a
+grip can be lost."""
 _SOON_NS = NS_PER_S
 """An answer of the interlock that takes longer is waited for on its own."""
 _ROWS = 256
@@ -201,12 +203,14 @@ class Coming:
 
     def _draw(self) -> None:
         spec = self._spec
-        length, stop, spoil, where, slip, again = self._dice.random((_ROWS, 6)).T
+        odds: Floats = self._dice.random((_ROWS, 6)).T
+        length, where, again = odds[0], odds[1], odds[2]
         runs_s = spec.cycle_min_s + (spec.cycle_max_s - spec.cycle_min_s) * length
-        stops, spoils = stop < spec.stop_ratio, spoil < spec.scrap_ratio
-        slips = ~stops & (slip < spec.grip_lost_ratio)
-        low, high = np.array(_GRIPS)[(where >= 0.5).astype(np.intp)].T
-        share = np.where(slips, low + (high - low) * (2.0 * where % 1.0), where)
+        stops, spoils = odds[3] < spec.stop_ratio, odds[4] < spec.scrap_ratio
+        slips = ~stops & (odds[5] < spec.grip_lost_ratio)
+        grip: Floats = _GRIPS[(where >= 0.5).astype(np.intp)]
+        again_at: Floats = grip[:, 0] + grip[:, 1] * np.mod(2.0 * where, 1.0)
+        share = np.where(slips, again_at, where)
         again_ns = np.maximum(_ns(-spec.grip_lost_s * np.log1p(-again)), 1)
         self.runs_ns = _ns(runs_s)
         """How long each moves."""
@@ -243,6 +247,7 @@ class RobotArm(Unit):
         **{f"temperature_j{j}_c": "degC" for j in range(JOINTS)},
         **{f"speed_j{j}_radps": "rad/s" for j in range(JOINTS)},
         "cycle_s": "s", "wait_s": "s", "bin": "1", "count": "1", "down": "1", **SERVICE_CHANNELS,
+        **LOT_CHANNELS,
     }  # fmt: skip
 
     def __init__(self, spec: RobotArmSpec, floor: Floor) -> None:
@@ -271,8 +276,6 @@ class RobotArm(Unit):
         self._at_work: deque[int] = deque()
         """When each piece of the container at work was shot, those done in the present run of
         cycles included."""
-        self._lost_ns: list[int] = []
-        """When those of them that are spoilt are lost."""
         identity = crc32(self.path.encode())
         self._rows = Coming(spec, np.random.default_rng([floor.seed, identity, 2]))
         self._scale = spec.gravity_a / _REST_A[1]
@@ -307,9 +310,7 @@ class RobotArm(Unit):
 
     def pieces(self) -> int:
         """At the input, in hand, and on the output lane."""
-        lost = bisect_right(self._lost_ns, self.env.now)
-        at_work = len(self._at_work) - lost
-        return sum(c.pieces for c in self._input) + at_work + self.output.pieces()
+        return sum(c.pieces for c in self._input) + len(self._at_work) + self.output.pieces()
 
     def run(self) -> Process:
         """Work off container after container."""
@@ -372,7 +373,8 @@ class RobotArm(Unit):
         row, spoils, takes_ns = rows.next, rows.spoils, rows.takes_ns
         starts, begins = [self.env.now], list[int]()
         late: Process | None = None
-        while left and starts[-1] <= last_ns and len(begins) < most:
+        spoilt = False  # a loss may end the order: nobody may know of it before it happens
+        while left and not spoilt and starts[-1] <= last_ns and len(begins) < most:
             answer = self._ask(starts[-1])
             if not isinstance(answer, int):
                 late = answer
@@ -382,12 +384,13 @@ class RobotArm(Unit):
                 break
             begins.append(answer)
             starts.append(answer + takes_ns[row])
-            left -= not spoils[row]
+            spoilt = spoils[row]
+            left -= not spoilt
             row += 1
         done = slice(rows.next, row)
         rows.next = row
         if begins:
-            self._log(order, starts, begins, done)
+            self._log(starts, begins, done)
         yield self.env.timeout(starts[-1] - self.env.now)
         self._deliver(order, spoils[done])
         if late is not None:
@@ -395,17 +398,13 @@ class RobotArm(Unit):
             yield from late
             yield from self._trim_one(order, starts[-1], row)
 
-    def _log(self, order: Order, starts: list[int], begins: list[int], done: slice) -> None:
+    def _log(self, starts: list[int], begins: list[int], done: slice) -> None:
         """Book cycles, most of them ahead of time: when each asked and began, the last start being
         the end of the last one."""
         start_ns, begin_ns = np.array(starts, dtype=np.int64), np.array(begins, dtype=np.int64)
-        rows, ends_ns = self._rows, start_ns[1:]
         self._log_motion(begin_ns, done)
-        self.cycles.log(start_ns[:-1], begin_ns, ends_ns)
-        self.produced.add_many(ends_ns)
-        if any(rows.spoils[done]):
-            self._lost_ns = ends_ns[rows.spoils[done]].tolist()
-            self._lose(order, self._lost_ns)
+        self.cycles.log(start_ns[:-1], begin_ns, start_ns[1:])
+        self.produced.add_many(start_ns[1:])
 
     def _log_motion(self, begin_ns: Ints, which: slice) -> None:
         """How cycles without a stop move from these times on: one whose grip was lost in two
@@ -448,20 +447,17 @@ class RobotArm(Unit):
         now = self.env.now
         self.cycles.log(np.array([start_ns]), np.array([begin_ns]), np.array([now]))
         self.produced.add(now)
-        if rows.spoils[row]:
-            self._lose(order, [now])
         self._deliver(order, rows.spoils[which])
 
-    def _lose(self, order: Order, times_ns: Sequence[int]) -> None:
-        self.scrap.add_many(times_ns)
-        self.floor.flow.lose_many(times_ns, self.floor.flow.production_loss, order)
-
     def _deliver(self, order: Order, spoilt: Sequence[bool]) -> None:
-        """Pieces are done: those that are not spoilt go to the output lane."""
-        self._lost_ns = []
+        """Pieces are done, and only the last of them may be spoilt: the others go to the output
+        lane."""
         pieces = [self._at_work.popleft() for _ in spoilt]
-        good = [t for t, bad in zip(pieces, spoilt, strict=True) if not bad]
-        self.output.put_many(order, good, self._step)
+        if spoilt and spoilt[-1]:
+            del pieces[-1]
+            self.scrap.add(self.env.now)
+            self.floor.flow.lose(self.env.now, self.floor.flow.production_loss, order)
+        self.output.put_many(order, pieces, self._step)
 
     def _ask(self, t_ns: int) -> int | Process:
         """Ask the interlock at a time, now or later: when its answer is there, or, if that takes
@@ -512,7 +508,7 @@ class RobotArm(Unit):
         ch: dict[str, Sequence[float | int | None]] = {}
         if len(times := stretch.times):
             phase, state = self.phases.phase(times), self.state.at(times)
-            stray, swing = self.noise.standard_normal((2, len(times), JOINTS))
+            stray, swing = self.noise.standard_normal((len(times), 2, JOINTS)).swapaxes(0, 1)
             current = self._scale * (_MEAN_A[phase] + _SPREAD_A[phase] * stray)
             speed = np.clip(_SPREAD_RADPS[phase] * swing, -_FASTEST_RADPS, _FASTEST_RADPS)
             ch = {

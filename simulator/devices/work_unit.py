@@ -28,6 +28,7 @@ from pydantic import Field
 from simpy import Event
 
 from config.units import NS_PER_MS, Kilowatts, Ratio, Seconds
+from ingest.packml import Maintenance, Mode
 from ingest.packml import PackML as S
 from simulator.cycles import MILLION, Cycles, Phase
 from simulator.device import (
@@ -35,8 +36,6 @@ from simulator.device import (
     Count,
     DeviceSpec,
     Ints,
-    Maintenance,
-    Mode,
     Process,
     Report,
     Steps,
@@ -47,6 +46,7 @@ from simulator.device import (
     on_grid,
     rounded,
 )
+from simulator.mes import LOT_CHANNELS
 from simulator.plant.floor import Floor
 from simulator.plant.material import Container, Output
 from simulator.plant.operators import Task
@@ -97,6 +97,8 @@ class WorkUnitSpec(DeviceSpec):
     """From a stop to the next cycle."""
     input_slots: Count = 3
     """Containers at its input, the one at work and those on their way included."""
+    put_aside: bool = False
+    """Whether what finds no slot at the input is put aside on the floor."""
     output_slots: Count = 2
     """Full containers that may wait for a vehicle."""
     power_kw: Kilowatts = 9.0
@@ -153,6 +155,7 @@ class WorkUnit(Unit):
         "state": "PackML", "mode": "1", "maintenance": "1", "produced": "1", "scrap": "1",
         "rework": "1", "inspected": "1", "first_pass": "1", "quantity": "1", "planned_scrap": "1",
         "energy_kwh": "kWh", "co2_kg_per_kwh": "kg/kWh", "power_kw": "kW", "cycle_s": "s",
+        **LOT_CHANNELS,
     }  # fmt: skip
 
     def __init__(self, spec: WorkUnitSpec, floor: Floor) -> None:
@@ -194,7 +197,8 @@ class WorkUnit(Unit):
 
     def free(self) -> int:
         """Containers there is room for, those on their way counted."""
-        return self.spec.input_slots - self._coming - len(self._input) - bool(self._at_work)
+        left = self.spec.input_slots - self._coming - len(self._input) - bool(self._at_work)
+        return max(left, 1) if self.spec.put_aside else left
 
     def reserve(self) -> None:
         """One will come."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from itertools import pairwise
 from math import hypot
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, Union
@@ -26,11 +27,13 @@ from ingest.topics import is_level
 from simulator.device import Count, DeviceSpec, Length, kinds
 from simulator.plant.dispatch import FIRST_OF_DEMAND, Demand, DispatchRule, Release
 from simulator.plant.operators import OperatorsSpec
-from simulator.plant.routes import OrderSpec, Product
+from simulator.plant.routes import OrderSpec, Product, Step
 from simulator.plant.transport import Transport
 
 STATIONS = frozenset({"casting_cell", "robot_arm", "work_unit"})
 """Kinds that hand containers on."""
+_NO_FIRST = frozenset({"agv", "robot_arm"})
+_NO_LATER = frozenset({"agv", "casting_cell", "cable_line"})
 _STRICT = ConfigDict(
     strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
 )
@@ -226,7 +229,7 @@ class Plant(BaseModel):
             yield f"product {word} is there twice"
         for product in self.product:
             for step in product.step:
-                if not any(step.fits(name) for name in names):
+                if not any(_can(device, product, step) for device in self.device):
                     globs = ", ".join(step.units)
                     yield f"product {product.name}: no device to {step.operation} it: {globs}"
         wanted = [(f"order {order.number}", order.product) for order in self.order]
@@ -243,13 +246,42 @@ class Plant(BaseModel):
                     f"{tomlfile.guess(order.unit, names)}"
                 )
             elif order.unit and order.product in products:
-                first = products[order.product].step[0]
-                if not first.fits(order.unit):
+                product = products[order.product]
+                first = product.step[0]
+                pinned = next(device for device in self.device if device.name == order.unit)
+                if not _can(pinned, product, first):
                     yield f"order {order.number}: {order.unit} does not {first.operation}"
+        if ring := self._ring():
+            yield (
+                f"routes lead from {' to '.join(ring)} and back: full inputs would block each"
+                " other for good; give one of them put_aside = true"
+            )
         operations = sorted({s.operation for product in self.product for s in product.step})
         for word in self.release.cards:
             if word not in operations:
                 yield f"release: unknown operation {word}{tomlfile.guess(word, operations)}"
+
+    def _ring(self) -> list[str]:
+        """Units that hand on to each other in a ring and of which none puts aside; empty if there
+        are none."""
+        safe = {d.name for d in self.device if getattr(d, "put_aside", False)}
+        stations = (d.name for d in self.device if d.kind in STATIONS)
+        onward: dict[str, set[str]] = {name: set() for name in stations if name not in safe}
+        for product in self.product:
+            for step, after in pairwise(product.step):
+                goals = {name for name in onward if after.fits(name)}
+                for name in onward:
+                    if step.fits(name):
+                        onward[name] |= goals
+        while ends := [name for name, goals in onward.items() if not goals & onward.keys()]:
+            for name in ends:
+                del onward[name]
+        ring: list[str] = []
+        at = next(iter(onward), "")
+        while onward and at not in ring:
+            ring.append(at)
+            at = min(onward[at] & onward.keys())
+        return ring[ring.index(at) :] if ring else []
 
     def _is_connected(self) -> bool:
         if not self.node:
@@ -263,6 +295,13 @@ class Plant(BaseModel):
             return device.x_m, device.y_m
         at = getattr(device, "node", None)
         return next(((node.x_m, node.y_m) for node in self.node if node.name == at), None)
+
+
+def _can(device: DeviceSpec, product: Product, step: Step) -> bool:
+    """Whether a device can do a step: as the first one not if it needs containers, as a later one
+    not if it takes none."""
+    cannot = _NO_FIRST if step is product.step[0] else _NO_LATER
+    return device.kind not in cannot and step.fits(device.name)
 
 
 def minutes(clock: str) -> int:

@@ -3,7 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 from zlib import crc32
 
 import numpy as np
@@ -279,12 +279,10 @@ class Service:
             longest = max(longest, self._missed)
         return longest
 
-    def reading(self, t_ns: int) -> dict[str, tuple[int, ...]]:
-        """The service at a time."""
-        return {
-            f"{self.way}_up": (self.up.get(t_ns),),
-            f"{self.way}_failures": (self.failures.get(t_ns),),
-        }
+    @property
+    def logs(self) -> dict[str, Steps]:
+        """What is told of the service, by channel."""
+        return {f"{self.way}_up": self.up, f"{self.way}_failures": self.failures}
 
 
 class Control:
@@ -313,7 +311,8 @@ class Control:
         return [self._service(service, t_ns) for service in self.services]
 
     def _service(self, service: Service, t_ns: int) -> Columns:
-        return Columns(self.asset, "service", t_ns, (t_ns,), service.reading(t_ns))
+        told = {name: (steps.get(t_ns),) for name, steps in service.logs.items()}
+        return Columns(self.asset, "service", t_ns, (t_ns,), told)
 
     def reports(self, stretch: Stretch) -> list[Report]:
         """Changes of a service; per second of arrival and direction a histogram of delays, one
@@ -367,8 +366,8 @@ class Control:
         else:
             service.note(arrived, to_ns)
         times = [t_ns for t_ns, _ in service.up.between(after_ns, to_ns)]
-        readings = [service.reading(t_ns) for t_ns in times]
-        columns = {name: [r[name][0] for r in readings] for name in readings[0]} if times else {}
+        at = np.array(times, dtype=np.int64)
+        columns = {name: steps.at(at).tolist() for name, steps in service.logs.items()}
         return event_reports(self.asset, "service", stretch, times, columns)
 
 
@@ -404,7 +403,8 @@ def later(env: World, delay_ns: int, call: Callable[[], object]) -> None:
     def happens(_: simpy.Event) -> None:
         call()
 
-    env.timeout(delay_ns).callbacks.append(happens)
+    event: Any = env.timeout(delay_ns)  # its callbacks have no type of their own
+    event.callbacks.append(happens)
 
 
 def arrive(env: World, lane: Lane, n_bytes: int, tick_ns: int = 1) -> Process:

@@ -18,20 +18,21 @@ An order waits in the book until it is released, in lots:
 A unit that is free takes the next lot, or the next of the containers at its input, by the rule.
 """
 
-from bisect import insort
+from bisect import bisect_right, insort
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeVar
 from zlib import crc32
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from config.units import NS_PER_DAY, DelayNs, DurationNs, Ratio
+from config.units import NS_PER_DAY, Ratio
 from ingest.messages import Asset
 from simulator.device import Bell, Process, World
 from simulator.mes import Flow, Lots
-from simulator.plant.routes import Count, Job, Order, Step
+from simulator.plant.routes import Count, Delay, Duration, Job, Order, Step
 
 if TYPE_CHECKING:
     from simulator.mes import Calendar
@@ -55,10 +56,10 @@ class Release(BaseModel):
 
     policy: Literal["push", "conwip", "kanban"] = "push"
     """By the calendar, when as much has come out, or at once with cards between operations."""
-    every: DurationNs | None = None
+    every: Duration | None = None
     """Push: how often the book is looked at, from the Monday before the start on, like 7d; at once
     if not given."""
-    lead: DelayNs | None = None
+    lead: Delay | None = None
     """Push: how long before it is due an order is released; as soon as it is seen if not given."""
     cap_pieces: Count | None = None
     """Conwip: most pieces on the floor, those of a lot counted from its release on."""
@@ -76,7 +77,7 @@ class DispatchRule(BaseModel):
     rule: Literal["fifo", "edd", "spt", "same_tool"] = "fifo"
     """First come first served, earliest due date, shortest processing time, or what needs no
     set-up, and of that the earliest due."""
-    patience: DurationNs = 2 * NS_PER_DAY
+    patience: Duration = 2 * NS_PER_DAY
     """`spt` and `same_tool`: what has waited longer goes first."""
 
 
@@ -93,9 +94,9 @@ class Demand(BaseModel):
     """Mean quantity of an order."""
     quantity_spread: Ratio = 0.0
     """Orders are uniform between so much less and so much more than that."""
-    due: DurationNs
+    due: Duration
     """When an order is due, from the Monday it comes on."""
-    due_spread: DelayNs = 0
+    due_spread: Delay = 0
     """Due dates are uniform between so much earlier and so much later."""
 
 
@@ -184,9 +185,9 @@ class Dispatch:
             self._next_week_ns += WEEK_NS
 
     def _draw(self, demand: Demand, number: int, now_ns: int) -> Order:
-        shares = np.array(list(demand.mix.values()))
-        which, more, later = self._dice.random(3)
-        at = int(np.searchsorted(np.cumsum(shares) / shares.sum(), which, side="right"))
+        shares = list(accumulate(demand.mix.values()))
+        which, more, later = self._dice.random(3).tolist()
+        at = bisect_right(shares, which * shares[-1])
         product = self._products[list(demand.mix)[min(at, len(shares) - 1)]]
         quantity = round(demand.quantity * (1.0 + demand.quantity_spread * (2.0 * more - 1.0)))
         due_ns = now_ns + demand.due + round(demand.due_spread * (2.0 * later - 1.0))
@@ -343,7 +344,8 @@ class Dispatch:
                 case "spt":
                     return (patient, False, work_s if patient else since_ns)
                 case "same_tool":
-                    return (patient, step.tool != tool, order.due_ns if patient else since_ns)
+                    sets_up = patient and step.tool != tool
+                    return (patient, sets_up, order.due_ns if patient else since_ns)
 
         return min(waiting, key=rank)
 

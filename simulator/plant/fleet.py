@@ -238,20 +238,41 @@ class _Call:
 class _Platform:
     """Where containers wait at a gate."""
 
+    def __init__(self, taken: Callable[[Container], None]) -> None:
+        self._taken = taken
+
     def take(self, container: Container) -> None:
-        """A vehicle has it; there is always room for another one."""
+        """A vehicle has it."""
+        self._taken(container)
 
 
 class Gate:
     """Where an area hands its containers to the tugger train, and takes them from it."""
 
-    def __init__(self, node: str, fleet: "Fleet") -> None:
+    def __init__(self, node: str, fleet: "Fleet", slots: int) -> None:
         self.node = node
-        self.output = _Platform()
+        self.output = _Platform(self._left)
         self._fleet = fleet
+        self._room = slots
+        """Containers from other areas there is room for, those on their way counted."""
+        self._queue: deque[Callable[[], None]] = deque()
+
+    def admit(self, send: Callable[[], None]) -> None:
+        """Send a container here from another area, now or when there is room."""
+        if self._room:
+            self._room -= 1
+            send()
+        else:
+            self._queue.append(send)
+
+    def _left(self, container: Container) -> None:
+        self._fleet.tugger.hand_over(container)
+        self._room += 1
+        if self._queue:
+            self.admit(self._queue.popleft())
 
     def free(self) -> int:
-        """There is always room."""
+        """There is always room for what leaves the area."""
         return 1
 
     def reserve(self) -> None:
@@ -272,6 +293,8 @@ class Tugger:
         self._bound: dict[int, tuple[str, Callable[[], None]]] = {}
         """Where each container goes, by its identity, and what to do when it is there."""
         self._waiting: dict[str, deque[Container]] = {}
+        self._held: dict[int, Container] = {}
+        """Containers at the gates or aboard, by identity."""
         self.moved = 0
         """Containers it has brought."""
 
@@ -286,6 +309,15 @@ class Tugger:
         if node not in self._stops:
             self._stops.append(node)
         self._waiting.setdefault(node, deque()).append(container)
+        self._held[id(container)] = container
+
+    def hand_over(self, container: Container) -> None:
+        """Somebody else has it now."""
+        del self._held[id(container)]
+
+    def pieces(self) -> int:
+        """Pieces at the gates and aboard."""
+        return sum(container.pieces for container in self._held.values())
 
     def run(self) -> Process:
         """Round after round, in planned time, from the first stop back to it."""
@@ -336,7 +368,10 @@ class Fleet:
         stations = ((getattr(s, "node", None), s.area) for s in plant.device if s.kind != "agv")
         self._area: dict[str, str] = {node: area for node, area in stations if node is not None}
         self._area |= {node: area for area, node in plant.transport.gate.items()}
-        self._gates = {area: Gate(node, self) for area, node in plant.transport.gate.items()}
+        self._gates = {
+            area: Gate(node, self, plant.transport.gate_slots)
+            for area, node in plant.transport.gate.items()
+        }
         self._points: dict[str, list[Vehicle]] = {}
         """Vehicles at, or on their way to, each charging station."""
         self._want_charge: deque[Vehicle] = deque()
@@ -374,11 +409,25 @@ class Fleet:
         goal = self._area.get(sink.node)
         if goal is None:
             sink.reserve()
-            self.tugger.book(container, sink.node, lambda: sink.receive(container))
-        else:
-            gate = self._gates[goal]
-            there = tuple(s for s in sinks if self._area.get(s.node) == goal)
+
+            def brought() -> None:
+                self.tugger.hand_over(container)
+                sink.receive(container)
+
+            self.tugger.book(container, sink.node, brought)
+            self._leave(container, source, area)
+            return
+        gate = self._gates[goal]
+        there = tuple(s for s in sinks if self._area.get(s.node) == goal)
+
+        def send() -> None:
             self.tugger.book(container, gate.node, lambda: self.call(container, gate, there))
+            self._leave(container, source, area)
+
+        gate.admit(send)
+
+    def _leave(self, container: Container, source: "Source | Gate", area: str | None) -> None:
+        """Bring a booked container to the gate of its area."""
         if area is None:
             source.output.take(container)
             self.tugger.bring(container, source.node)

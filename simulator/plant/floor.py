@@ -106,4 +106,4 @@ class Floor:
 
     def wip(self) -> int:
         """Pieces on the floor, counted where they are."""
-        return sum(device.pieces() for device in self.devices)
+        return sum(device.pieces() for device in self.devices) + self.fleet.tugger.pieces()

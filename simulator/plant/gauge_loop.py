@@ -21,6 +21,7 @@ Nobody looks at single steps: a line makes as much cable at once as it knows its
 """
 
 from array import array
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,9 +29,12 @@ from math import exp, inf, sqrt
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ingest.messages import Floats
 from simulator.device import Ints
+
+Flags = NDArray[np.bool_]
 
 _MOST_LAG = 0.5
 """Share of its flow by which a screw can be behind or ahead over a step, at most."""
@@ -87,12 +91,11 @@ class Seen(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """The cable at some lengths: deviations, heat of the melt, and kilograms put on up to there."""
+    """The cable at some lengths: deviations, heat of the melt, and what is put on per metre."""
 
     diameter_mm: Floats
     centring_ratio: Floats
     melt_k: Floats
-    kg: Floats
     kg_per_m: Floats
 
 
@@ -138,10 +141,11 @@ class GaugeLoop:
         self._fault = Fault(0.0, 0.0, 0.0)
         self._steady = True
         self._trim_mm = self._trim_ratio = 0.0
-        self._x, self._d, self._c, self._k = (array("d") for _ in range(4))
-        """The cable piece by piece: where each begins, both deviations, and the melt's."""
-        self._kg = 0.0
-        """What was put on before the first piece that is remembered."""
+        self._x, self._kg, self._d, self._c, self._k = (array("d") for _ in range(5))
+        """The cable piece by piece: where each begins, kilograms before it, both deviations, and
+        the melt's. The second comes behind: see ``_weigh``."""
+        self._gone = 0
+        """Pieces of which only the first two are remembered."""
 
     def advance(
         self,
@@ -195,31 +199,59 @@ class GaugeLoop:
     def at(self, length_m: Floats) -> Profile:
         """The cable at ascending lengths that were made and not forgotten; before the first metre
         it is perfect."""
-        x, d, c, k = (np.array(column) for column in (self._x, self._d, self._c, self._k))
-        kg, rate = self._put_on(x, d)
-        index: Ints = np.searchsorted(x, length_m, side="right") - 1
-        leader = index < 0
-        index = np.maximum(index, 0)
-        on = kg[index] + rate[index] * (length_m - x[index])
-        d, c, k, on = (
-            np.where(leader, 0.0, column) for column in (d[index], c[index], k[index], on)
+        if not self._x:
+            perfect = np.zeros(len(length_m))
+            return Profile(perfect, perfect, perfect, self._kg_per_m(perfect))
+        low, index, leader = self._find(length_m)
+        low -= self._gone
+        d, c, k = (
+            np.where(leader, 0.0, np.array(column[low : low + index[-1] + 1])[index])
+            for column in (self._d, self._c, self._k)
         )
-        return Profile(d, c, k, on, rate[index])
+        return Profile(d, c, k, self._kg_per_m(d))
+
+    def kg(self, length_m: Floats) -> Floats:
+        """What was put on up to ascending lengths that were made; nothing is forgotten of that."""
+        if not self._x:
+            return np.zeros(len(length_m))
+        self._weigh()
+        low, index, leader = self._find(length_m)
+        part = slice(low, low + int(index[-1]) + 2)
+        x, kg = np.array(self._x[part]), np.array(self._kg[part])
+        spans = np.diff(x)  # one of no length is where two things change at once
+        rate = np.append(np.divide(np.diff(kg), spans, where=spans > 0.0, out=spans * 0.0), 0.0)
+        rate = rate[index]
+        if low + index[-1] + 1 == len(self._x):
+            rate[index == index[-1]] = self._kg_per_m(np.array(self._d[-1:]))[0]
+        return np.where(leader, 0.0, kg[index] + rate * (length_m - x[index]))
 
     def forget(self, before_m: float) -> None:
-        """Nobody will ask about lengths below this any more."""
-        x = np.array(self._x)
-        n = int(np.searchsorted(x, before_m, side="right")) - 1
-        if n > 0:
-            kg, _ = self._put_on(x[: n + 1], np.array(self._d[: n + 1]))
-            self._kg = float(kg[n])
-            for column in (self._x, self._d, self._c, self._k):
-                del column[:n]
+        """Nobody will ask how the cable was at lengths below this any more."""
+        self._weigh()
+        gone = max(bisect_right(self._x, before_m) - 1, self._gone)
+        for column in (self._d, self._c, self._k):
+            del column[: gone - self._gone]
+        self._gone = gone
 
-    def _put_on(self, x: Floats, diameter_mm: Floats) -> tuple[Floats, Floats]:
-        """Kilograms before each piece, and per metre of it."""
-        rate = self._kg_per_m(diameter_mm)
-        return np.cumsum(np.concatenate(([self._kg], rate[:-1] * np.diff(x)))), rate
+    def _find(self, length_m: Floats) -> tuple[int, Ints, Flags]:
+        """The first piece of some lengths, the piece of each from there on, and which lie before
+        all."""
+        low = max(bisect_right(self._x, float(length_m[0])) - 1, 0)
+        high = max(bisect_right(self._x, float(length_m[-1])), low + 1)
+        index = np.searchsorted(np.array(self._x[low:high]), length_m, side="right") - 1
+        return low, np.maximum(index, 0), index < 0
+
+    def _weigh(self) -> None:
+        """Add up what the pieces weigh, those to which nothing can be added any more."""
+        if not self._kg and self._x:
+            self._kg.append(0.0)
+        known = len(self._kg)
+        if known == len(self._x):
+            return
+        x = np.array(self._x[known - 1 :])
+        rate = self._kg_per_m(np.array(self._d[known - 1 - self._gone : -1]))
+        grown = np.cumsum(np.concatenate((self._kg[-1:], rate * np.diff(x))))
+        self._kg.frombytes(grown[1:].tobytes())
 
     def _alarms(self, seen: Seen) -> bool:
         diameter, centring = seen.diameter_mm, seen.centring_ratio

@@ -12,14 +12,19 @@ from itertools import pairwise
 from math import ceil
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from config.units import DurationNs, Ratio, Seconds
+from config.units import DelayNs, DurationNs, Ratio, Seconds, format_duration
 
 _STRICT = ConfigDict(
     strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
 )
 Count = Annotated[int, Field(ge=1)]
+_AS_WRITTEN = PlainSerializer(format_duration, return_type=str, when_used="json")
+Duration = Annotated[DurationNs, _AS_WRITTEN]
+"""Nanoseconds, in a file written like 90s."""
+Delay = Annotated[DelayNs, _AS_WRITTEN]
+"""The same, or none: 0s."""
 
 
 def _as_tuple(value: Any) -> Any:
@@ -84,7 +89,7 @@ class OrderSpec(BaseModel):
     """Name of a product."""
     quantity: Count
     """Good pieces, or good metres."""
-    due: DurationNs | None = None
+    due: Duration | None = None
     """When it is due, from the start of the run."""
     unit: str = ""
     """The one device that does its first operation; any that can if not given."""

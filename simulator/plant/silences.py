@@ -9,7 +9,7 @@ hours of them are sent once per kind of place over the same network, and the sil
 arrivals are kept; a device then meets silences at the same rate and of the same lengths, at times
 drawn from dice of its own:
 
-    sent     | | | | | | | | | | | | | | | ...  27 hours, once
+    sent     | | | | | | | | | | | | | | | ...  15 hours, once
     heard    | | | |       |||| | | | | |       a silence: from the last to the next
     drawn    ────────┘silence└──────────────    exponential waits between them
 
@@ -29,7 +29,7 @@ from simulator.device import Ints, ns
 from simulator.link.link import Direction, Link
 from simulator.plant import Plant, Roads
 
-_BEATS = 1 << 19
+_BEATS = 1 << 18
 _COLUMN = 1 << 13
 _BATCH = 64
 _TOUR_MPS = 1.0

@@ -41,6 +41,9 @@ class Transport(BaseModel):
     Containers change between areas at their gates."""
     gate: dict[str, str] = {}
     """By area the node where its containers are handed to the tugger train and taken from it."""
+    gate_slots: Annotated[int, Field(ge=1)] = 20
+    """Containers from other areas that have room at a gate, those on their way counted; more stay
+    where they are."""
     tugger_every: str = "30m"
     """How often the tugger train goes round the gates, in planned time."""
     tugger_mps: MetresPerSecond = 1.5
