@@ -184,11 +184,6 @@ def ledger_lines(account: Account) -> list[str]:
         f"accepted {ledger.accepted:,} = on time {ledger.on_time:,} + late {ledger.late:,}"
         f" + too late {ledger.too_late:,}",
     ]
-    if ledger.reordered or ledger.rebooted:
-        lines.append(
-            f"of these arrived out of order {ledger.reordered:,}; senders started anew"
-            f" {ledger.rebooted:,} times"
-        )
     if unusable:
         lines.append(
             f"unusable {unusable:,} ({_causes(account.unusable)}), the first {KEPT_REJECTS:,} kept"

@@ -213,6 +213,7 @@ class Engine:
 
     def feed(self, records: Iterable[Record]) -> None:
         """Take records in; nothing is computed before ``advance``."""
+        self._recalled.clear()  # some of these may be of there
         for record in records:
             message = record.message
             if isinstance(message, Progress):
@@ -330,7 +331,6 @@ class Engine:
     def advance(self) -> list[Row]:
         """Rows of the windows the watermark has passed, and amended rows of older ones."""
         rows = self._mend()
-        self._recalled.clear()
         watermark_ns = self.watermark_ns
         if watermark_ns is not None:
             rows += self._close_until(watermark_ns - self._policy.lateness_ns)
@@ -437,6 +437,11 @@ class Engine:
         self._frontier = target * self._per_block
         return True
 
+    def _not_passed_over(self, blocks: set[int]) -> None:
+        """Note that something was recorded in these blocks after all."""
+        single = [(block, block + 1) for block in sorted(blocks)]
+        self._gaps = [part for gap in self._gaps for part in _without_spans(gap, single)]
+
     def _steps(self, first: int, stop: int) -> Iterator[tuple[int, int, bool]]:
         """Blocks ``[first, stop)`` by what they are, as first and end: passed over or not."""
         block = first
@@ -479,7 +484,7 @@ class Engine:
 
     def _close_block(self, track: Track, block: int, folded: Block) -> tuple[Any, ...]:
         """Keep a block, settled by what was known at its start; tells what it hands on."""
-        carry = track.carries[block]
+        carry = self._known(track, block)
         states = tuple(
             m.settle(known, state) if isinstance(m, Settling) else state
             for m, known, state in zip(track.measures, carry, folded.states, strict=True)
@@ -584,10 +589,12 @@ class Engine:
         touched: set[Span] = set()
         rows: list[Row] = []
         for asset, panes in dirty.items():
+            blocks = {pane // self._per_block for pane in panes}
+            self._not_passed_over(blocks)
             track = self._tracks.get(asset)
             if track is None:
-                continue
-            changed = self._mend_track(track, {pane // self._per_block for pane in panes})
+                continue  # its birth may still come, and then all of it is folded
+            changed = self._mend_track(track, blocks)
             for span in self._closed_over(changed):
                 self._closed.get(span, {}).pop(asset, None)
                 touched.add(span)
@@ -635,8 +642,6 @@ class Engine:
         wanted = {block for block in wanted if block >= track.first_block}
         if not wanted:
             return []
-        self._gaps = [part for gap in self._gaps for part in _without_spans(
-            gap, [(block, block + 1) for block in sorted(wanted)])]  # fmt: skip
         if whole in wanted:
             track.running = self._refold(track, {whole})[whole]
         closed = sorted(wanted - {whole})
@@ -682,7 +687,7 @@ class Engine:
                 isinstance(m, Settling) and x != y
                 for m, x, y in zip(track.measures, before, carry, strict=True)
             )
-            if stale and end in track.blocks:
+            if stale:
                 self._amended(track, end)
             changed.append((end, next((b for a, b in self._gaps if a <= end < b), end + 1)))
             block = end
@@ -829,7 +834,8 @@ class Engine:
         rows = self._gone(track, was - now.keys())
         runs = [(first * self._block_ns, self._end_of(last)) for first, last in _runs(changed)]
         for span in sorted(now):
-            if any(span.start_ns <= end_ns and start_ns < span.end_ns for start_ns, end_ns in runs):
+            # One that ends where a block begins was completed by a turn in that block.
+            if any(low_ns <= span.end_ns and span.start_ns <= high_ns for low_ns, high_ns in runs):
                 rows += self._emit_order(track, span, now[span])
         return rows
 

@@ -82,6 +82,8 @@ class Gate:
         self._claims: dict[Identity, Claim] = {}
         self._numbering: set[str] = set()
         """Senders that number their messages."""
+        self._skewed: set[tuple[Identity, int, int]] = set()
+        """Refused for its stamps; when it is sent again it is a duplicate, as anything else."""
         self.ledger = Ledger()
 
     def admit(self, record: Record, message: Stamped) -> Entry:
@@ -89,6 +91,12 @@ class Gate:
         ledger = self.ledger
         ledger.received += 1
         if (why := self._refusal(message)) is not None:
+            told = (message.meta.identity, message.meta.arrival_ns, record.content)
+            if told in self._skewed:
+                ledger.duplicate += 1
+                return Entry.DUPLICATE
+            if why == "skewed":
+                self._skewed.add(told)
             ledger.rejected[why] += 1
             return Entry.REJECTED
         claim = Claim(message.meta.arrival_ns, record.content, self._when(message))

@@ -20,7 +20,9 @@ from simulator.link.link import Direction, Link
 from simulator.link.profile import load_profile
 from simulator.plant import Order, load_plant, make_plant
 from simulator.plant.control import ORDER_BYTES, RETRY_NS, STATE_BYTES
-from simulator.plant.floor import ANSWER_NS, Container, Floor, Output
+from simulator.plant.fleet import ANSWER_NS
+from simulator.plant.floor import Floor
+from simulator.plant.material import Container, Output
 from simulator.wire import Wire
 
 START = parse_time("2026-01-05T00:00:00Z")

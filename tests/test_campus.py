@@ -146,7 +146,7 @@ def short(folder: Path, *, only: bool) -> Path:
     [
         ('networks = ["10.0.0.1/8"]', "got '10.0.0.1/8'; did you mean 10.0.0.0/8?"),
         ('networks = ["home"]', "should be a network like 10.0.0.0/8, got 'home'"),
-        ("networks = []", "should have at least 1 item"),
+        ("networks = []", "needs at least one"),
         ('summary = [{ kpi = "oe", asset = "*", window = "1m" }]', "did you mean oee?"),
         ('summary = [{ kpi = "oex*", asset = "*", window = "1m" }]', "unknown KPI 'oex*'"),
         ('summary = [{ kpi = "oee", window = "1m" }]', "campus.summary #1.asset"),

@@ -13,6 +13,7 @@ from config.windows import Every
 from edge import kpis
 from edge.columns import Columns
 from edge.engine import Engine
+from edge.gate import Entry, Gate
 from edge.kpi import Kpi, bins, number
 from edge.kpis.oee import UNIT
 from edge.measures import Facts, Measure
@@ -343,3 +344,16 @@ def test_a_negative_delay_has_the_bin_of_its_amount_below_zero(delay_ns: int) ->
     ahead, behind = bin_of(np.array([-delay_ns, delay_ns], dtype=np.int64)).tolist()
     assert ahead == -1 - behind
     assert delay_of(ahead) == -delay_of(behind)
+
+
+def test_a_skewed_message_that_comes_again_is_a_duplicate() -> None:
+    gate = Gate(Policy(), "r")
+    asset = Asset("k", "a", "l", "m")
+    meta = Meta(Identity("m", 1, 1), T0, T0, "r", "c", 1)
+    batch = Batch(asset, "process", np.array([T0 + 60 * S]), {}, meta)
+    record = Record(Envelope("uns", "t", T0, b""), batch, 7)
+    assert [gate.admit(record, batch) for _ in range(3)] == [
+        Entry.REJECTED, Entry.DUPLICATE, Entry.DUPLICATE
+    ]  # fmt: skip
+    assert gate.ledger.imbalance() == 0
+    assert (gate.ledger.rejected.total(), gate.ledger.duplicate) == (1, 2)

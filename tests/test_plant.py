@@ -26,7 +26,8 @@ from simulator.link.surroundings import CAUSES
 from simulator.mes import Calendar
 from simulator.plant import CalendarSpec, Plant, Roads, Span, load_plant, make_plant
 from simulator.plant.control import Control, Lane, Service
-from simulator.plant.floor import Container, Floor, Output
+from simulator.plant.floor import Floor
+from simulator.plant.material import Container, Output
 
 START = parse_time("2026-01-05T00:00:00Z")
 HOUR = 3600 * NS_PER_S

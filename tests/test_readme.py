@@ -138,7 +138,8 @@ def test_verbs_and_options_exist_also_where_nothing_is_run() -> None:
         if program != "beilun" or words[0].startswith("-"):
             continue
         assert words[0] in COMMANDS, command
-        group = 2 if words[0] in ("map", "config") else 1
+        two_words = " ".join(words[:2]) in COMMANDS or words[0] in ("map", "config")
+        group = 2 if two_words else 1
         known = help_of(*words[:group])
         for option in (word for word in words[group:] if word.startswith("-")):
             assert re.search(rf"(?<![\w-]){re.escape(option)}\b", known), f"{command}: {option}"

@@ -1,6 +1,7 @@
 """``beilun score``: how wrong each KPI is, held against what the simulator knows."""
 
 from collections import defaultdict
+from math import isclose
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +53,7 @@ def command(
             blank[key] += mine is not row.value
             errors.setdefault(key, [])
         else:
-            errors[key].append((mine - row.value, row.asset, row.window_start_ns))
+            errors[key].append((_error(mine, row.value), row.asset, row.window_start_ns))
     places = {label: n for n, label in enumerate(dict.fromkeys(w.label for w in windows))}
     lines = [
         _score(*key, errors[key], blank[key])
@@ -67,6 +68,11 @@ def command(
         if untold:
             console.note(f"without a truth, for some asset or group: {', '.join(sorted(untold))}")
     return Exit.OK
+
+
+def _error(value: float, truth: float) -> float:
+    """How far off; nothing where they agree in the nine digits in which rows are compared."""
+    return 0.0 if isclose(value, truth, rel_tol=1e-9, abs_tol=1e-12) else value - truth
 
 
 def _score(

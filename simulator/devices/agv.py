@@ -52,8 +52,10 @@ from simulator.device import (
     ns,
     span,
 )
-from simulator.plant.control import SERVICE_CHANNELS, STATE_BYTES
-from simulator.plant.floor import Container, Floor, Mission, Way, arrive
+from simulator.plant.control import SERVICE_CHANNELS, STATE_BYTES, arrive
+from simulator.plant.fleet import Mission, Way
+from simulator.plant.floor import Floor
+from simulator.plant.material import Container
 
 AmpereHours = Annotated[float, Field(gt=0, json_schema_extra={"unit": "Ah"})]
 

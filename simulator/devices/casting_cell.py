@@ -45,7 +45,8 @@ from simulator.device import (
     span,
 )
 from simulator.plant import Order
-from simulator.plant.floor import Container, Floor, Output
+from simulator.plant.floor import Floor
+from simulator.plant.material import Container, Output
 
 WARM_UP = ((3, 0.98), (6, 0.76), (10, 0.08), (50, 0.03), (300, 0.012))
 """Up to which shot after a start, and the share rejected for a cold die."""

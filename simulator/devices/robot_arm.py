@@ -29,8 +29,9 @@ from simulator.device import (
     span,
 )
 from simulator.plant import Order
-from simulator.plant.control import SERVICE_CHANNELS
-from simulator.plant.floor import Container, Floor, Output, arrive
+from simulator.plant.control import SERVICE_CHANNELS, arrive
+from simulator.plant.floor import Floor
+from simulator.plant.material import Container, Output
 
 INTERLOCK_BYTES = 120
 SWAP_S = 4.0

@@ -11,7 +11,7 @@ import numpy as np
 from config.units import NS_PER_MS, NS_PER_S
 from ingest import bins
 from ingest.messages import Asset, Times
-from simulator.device import PANE_NS, Columns, Ints, Steps
+from simulator.device import PANE_NS, Columns, Ints, Process, Steps, World
 from simulator.link.link import Bearer, Direction
 from simulator.plant.terminal import Terminal
 
@@ -275,3 +275,13 @@ class Control:
         cuts = np.searchsorted(arrived, panes).tolist()
         misses = [service.longest_miss(delay[low:high]) for low, high in pairwise(cuts)]
         return [self._service(service, t_ns) for t_ns, _ in changes], misses
+
+
+def arrive(env: World, lane: Lane, n_bytes: int, tick_ns: int = 1) -> Process:
+    """Send one message now and wait until it is there; a lost one is sent again.
+
+    The receiver looks every ``tick_ns``.
+    """
+    while (arrival_ns := lane.send(env.now, n_bytes)) is None:
+        yield env.timeout(RETRY_NS)
+    yield env.timeout(-(-arrival_ns // tick_ns) * tick_ns - env.now)

@@ -20,8 +20,7 @@ from collections import deque
 
 from config.units import NS_PER_MS
 from simulator.device import SCAN_NS, Process, Steps, World
-from simulator.plant.control import RETRY_NS, Control, Lane
-from simulator.plant.floor import arrive
+from simulator.plant.control import RETRY_NS, Control, Lane, arrive
 
 COMMAND_BYTES = 120
 
