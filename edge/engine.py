@@ -71,6 +71,17 @@ class Block(NamedTuple):
     late: int = 0
 
 
+class Blocks(NamedTuple):
+    """A stretch of blocks."""
+
+    first: int
+    end: int
+
+    def has(self, block: int) -> bool:
+        """Whether a block is one of them."""
+        return self.first <= block < self.end
+
+
 class Closed(NamedTuple):
     """One asset in one closed window: facts by name of measure."""
 
@@ -156,8 +167,10 @@ class Engine:
         self._by_order = any(isinstance(window, Order) for window in policy.windows)
         """Then ``ORDERS`` is the last measure of every track."""
         self._closed: dict[Span, dict[Asset, Closed]] = {}
-        self._recalled: dict[Span, dict[Asset, dict[int, dict[Identity, Batch]]]] = {}
-        """What was last read from the journal, while it is of use."""
+        self._recalled: dict[Blocks, dict[Asset, dict[int, dict[Identity, Batch]]]] = {}
+        """What was last read from the journal, until there is more in it."""
+        self._asked: set[int] = set()
+        """Where it was read from since."""
         self._gaps: list[tuple[int, int]] = []
         """Blocks that were passed over, as first and end: nothing was recorded in them."""
         self._unannounced: set[Asset] = set()
@@ -214,6 +227,7 @@ class Engine:
     def feed(self, records: Iterable[Record]) -> None:
         """Take records in; nothing is computed before ``advance``."""
         self._recalled.clear()  # some of these may be of there
+        self._asked.clear()
         for record in records:
             message = record.message
             if isinstance(message, Progress):
@@ -706,21 +720,35 @@ class Engine:
         assert self._frontier is not None
         per_block = self._per_block
         folded: dict[int, Block] = {}
-        for first, last in _runs(blocks, REFOLD_AT_ONCE):
-            panes = self._recall(track, Span(first * self._block_ns, self._end_of(last)))
-            for block in range(first, last + 1):
-                stop = min((block + 1) * per_block, self._frontier)
-                folded[block] = self._fold_panes(track, panes, block * per_block, stop)
+        for block in sorted(blocks):
+            panes = self._recall(track, block, blocks)
+            stop = min((block + 1) * per_block, self._frontier)
+            folded[block] = self._fold_panes(track, panes, block * per_block, stop)
         return folded
 
-    def _recall(self, track: Track, span: Span) -> dict[int, list[Batch]]:
-        """What one asset said, by pane, as the journal has it."""
-        if span not in self._recalled:
-            if len(self._recalled) >= RECALLED:
-                self._recalled.pop(next(iter(self._recalled)))
-            self._recalled[span] = self._recall_all(span)
-        found = self._recalled[span].get(track.asset, {})
-        return {pane: list(batches.values()) for pane, batches in found.items()}
+    def _recall(self, track: Track, block: int, along: set[int]) -> dict[int, list[Batch]]:
+        """What one asset said in the panes of a block and in the next one, as the journal has it.
+
+        It is read ``along`` with blocks that will be asked for too, and with all around it where
+        something there was asked for before: one reading of the journal is for all assets."""
+        held = next((found for span, found in self._recalled.items() if span.has(block)), None)
+        if held is None:
+            around = block // REFOLD_AT_ONCE * REFOLD_AT_ONCE
+            first, end = block, block + 1
+            if around in self._asked:
+                first, end = around, around + REFOLD_AT_ONCE
+            else:
+                while end in along and end < around + REFOLD_AT_ONCE:
+                    end += 1
+            self._asked.add(around)
+            while len(self._recalled) >= RECALLED:
+                del self._recalled[next(iter(self._recalled))]
+            held = self._recalled[Blocks(first, end)] = self._recall_all(
+                Span(first * self._block_ns, end * self._block_ns)
+            )
+        found = held.get(track.asset, {})
+        panes = range(block * self._per_block, (block + 1) * self._per_block + 1)
+        return {pane: list(found[pane].values()) for pane in panes if pane in found}
 
     def _recall_all(self, span: Span) -> dict[Asset, dict[int, dict[Identity, Batch]]]:
         found: dict[Asset, dict[int, dict[Identity, Batch]]] = {}
@@ -906,7 +934,8 @@ class Engine:
     def _piece(self, track: Track, span: Span, turns: tuple[bool, bool]) -> Block:
         """A part of a block of one asset, folded from the journal."""
         size = self._policy.pane_ns
-        panes = self._recall(track, span)
+        block = span.start_ns // self._block_ns
+        panes = self._recall(track, block, {block})
         total = track.zero
         first, last = span.start_ns // size, max(span.end_ns - 1, span.start_ns) // size
         for pane in range(first, last + 1):
