@@ -1,5 +1,6 @@
 """The edge: folding columns, decoding messages, and the whole path from bytes to rows."""
 
+import functools
 import gc
 import os
 import sys
@@ -45,7 +46,8 @@ def family(measure: Measure) -> str:
     return type(measure).__name__
 
 
-FAMILIES: dict[str, Measure] = {family(m): m for kpi in kpis.load().values() for m in kpi.measures} | {
+_ALL = [m for kpi in kpis.load().values() for m in kpi.measures]
+FAMILIES: dict[str, Measure] = {family(m): m for m in _ALL} | {
     "Situations": UNIT, "Flows": Flows("energy_kwh"), "Values": Values("current_a", 1_000),
 }  # fmt: skip
 """A measure of every family there is."""
@@ -70,8 +72,8 @@ def told(measure: Measure, n: int, *, begin: int = 0) -> Columns:
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
-@pytest.mark.benchmark(group="fold 100,000 samples")
-def test_fold(benchmark: Any, name: str) -> None:
+@pytest.mark.benchmark(group="fold")
+def test_fold_100_000_samples(benchmark: Any, name: str) -> None:
     measure = FAMILIES[name]
     whole = told(measure, N)
     state = benchmark(measure.fold, whole)
@@ -84,13 +86,32 @@ def test_fold(benchmark: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
-@pytest.mark.benchmark(group="merge two minutes")
-def test_merge(benchmark: Any, name: str) -> None:
+@pytest.mark.benchmark(group="merge")
+def test_merge_two_minutes(benchmark: Any, name: str) -> None:
     measure = FAMILIES[name]
     a, b = (measure.fold(told(measure, 60, begin=begin)) for begin in (0, 60))
     both = benchmark(measure.merge, a, b)
     if measure.channels:
         assert measure.facts(both) == measure.facts(measure.fold(told(measure, 120)))
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.benchmark(group="close")
+def test_close_an_hour(benchmark: Any, name: str) -> None:
+    """From a state to facts, and to the values of all KPIs that are made of these alone."""
+    measure = FAMILIES[name]
+    made_of_it = [kpi for kpi in kpis.load().values() if kpi.measures == (measure,)]
+
+    def close(state: object) -> list[float | None]:
+        facts = measure.facts(state)
+        return [kpi.value(facts) for kpi in made_of_it]
+
+    parts = [measure.fold(told(measure, 900, begin=begin)) for begin in range(0, 3_600, 900)]
+    if measure.channels:
+        whole = measure.fold(told(measure, 3_600))
+        assert close(functools.reduce(measure.merge, parts)) == close(whole)
+    assert benchmark(close, parts[0]) == close(parts[0])
+    benchmark.extra_info["KPIs"] = len(made_of_it)
 
 
 class Shop:

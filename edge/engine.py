@@ -118,6 +118,11 @@ class Track:
     """The order that is on, up to the last closed block; unknown after an amendment."""
 
 
+Pools = list[tuple[Asset, list[tuple[Kpi, tuple[Asset, ...]]]]]
+"""Per line, area and site: KPIs, and the assets each of them is made of there; the same assets are
+the same tuple."""
+
+
 @dataclass(slots=True)
 class Connection:
     """How far a connection says it is."""
@@ -171,6 +176,8 @@ class Engine:
         """What was last read from the journal, until there is more in it."""
         self._asked: set[int] = set()
         """Where it was read from since."""
+        self._pooled: tuple[tuple[Asset, ...], Pools] | None = None
+        """Of which assets, and how they roll up; until somebody is announced."""
         self._gaps: list[tuple[int, int]] = []
         """Blocks that were passed over, as first and end: nothing was recorded in them."""
         self._unannounced: set[Asset] = set()
@@ -305,6 +312,7 @@ class Engine:
         if known is not None and _seniority(known) <= _seniority(birth):
             return
         self._births[birth.asset] = birth
+        self._pooled = None
         kpis = tuple(k for k in self._kpis if k.applies(birth.kind, birth.channels, birth.limits))
         known_as = {m.name: m for kpi in kpis for m in kpi.measures}
         measures = tuple(tailored(m, birth) for m in known_as.values())
@@ -496,8 +504,8 @@ class Engine:
                 track.running = track.zero
                 self._close_block(track, block, folded)
 
-    def _close_block(self, track: Track, block: int, folded: Block) -> tuple[Any, ...]:
-        """Keep a block, settled by what was known at its start; tells what it hands on."""
+    def _close_block(self, track: Track, block: int, folded: Block) -> None:
+        """Keep a block, settled by what was known at its start, and what it hands on."""
         carry = self._known(track, block)
         states = tuple(
             m.settle(known, state) if isinstance(m, Settling) else state
@@ -505,8 +513,11 @@ class Engine:
         )
         settled = folded._replace(states=states)
         track.blocks[block] = settled
-        track.carries[block + 1] = self._carry(track, block, settled, block + 1)
-        return track.carries[block + 1]
+        end_ns = self._end_of(block)
+        track.carries[block + 1] = tuple(
+            m.edge(state if isinstance(m, Settling) else m.merge(known, state), end_ns)
+            for m, known, state in zip(track.measures, carry, states, strict=True)
+        )
 
     def _fold_panes(
         self, track: Track, panes: dict[int, list[Batch]], first: int, stop: int
@@ -998,6 +1009,29 @@ class Engine:
         span: Span,
     ) -> list[Row]:
         """Exact facts added up, never an average of averages."""
+        here = tuple(track.asset for track in tracks)
+        if self._pooled is None or self._pooled[0] != here:
+            self._pooled = here, self._pools(tracks)
+        rows: list[Row] = []
+        for group, kpis in self._pooled[1]:
+            sums: dict[tuple[int, int], dict[str, Fact]] = {}
+            for kpi, having in kpis:
+                facts: dict[str, Fact] = {}
+                for measure in kpi.measures:
+                    key = (id(measure), id(having))
+                    if key not in sums:
+                        total: dict[str, Fact] = {}
+                        for asset in having:
+                            total = add_facts(total, closed[asset].facts[measure.name])
+                        sums[key] = total
+                    facts |= sums[key]
+                n = sum(closed[asset].n for asset in having)
+                late = sum(closed[asset].late for asset in having)
+                rows.append(Row(group, kpi.name, *_key(span), kpi.value(facts), n, late, kpi.unit))
+        return rows
+
+    def _pools(self, tracks: list[Track]) -> Pools:
+        """Which assets' facts are added up for which KPI of every line, area and site."""
         groups: dict[Asset, list[Track]] = {}
         for track in tracks:
             site, area, line, _ = track.asset
@@ -1005,31 +1039,20 @@ class Engine:
             for depth in (3, 2, 1):
                 group = Asset._make((*levels[:depth], *[ALL] * (4 - depth)))
                 groups.setdefault(group, []).append(track)
-        rows: list[Row] = []
+        pools: Pools = []
         for group, members in groups.items():
-            sums: dict[tuple[int, ...], dict[str, Fact]] = {}
+            kpis: list[tuple[Kpi, tuple[Asset, ...]]] = []
+            shared: dict[tuple[Asset, ...], tuple[Asset, ...]] = {}
             for kpi in self._kpis:
                 if not kpi.rolls_up:
                     continue
-                having = [
-                    i for i, t in enumerate(members) if kpi.name in t.names and kpi.pools(t.kind)
-                ]
-                if not having:
-                    continue
-                facts: dict[str, Fact] = {}
-                for measure in kpi.measures:
-                    key = (id(measure), *having)
-                    if key not in sums:
-                        total: dict[str, Fact] = {}
-                        for i in having:
-                            mine = closed[members[i].asset]
-                            total = add_facts(total, mine.facts[measure.name])
-                        sums[key] = total
-                    facts |= sums[key]
-                n = sum(closed[members[i].asset].n for i in having)
-                late = sum(closed[members[i].asset].late for i in having)
-                rows.append(Row(group, kpi.name, *_key(span), kpi.value(facts), n, late, kpi.unit))
-        return rows
+                having = tuple(
+                    t.asset for t in members if kpi.name in t.names and kpi.pools(t.kind)
+                )
+                if having:
+                    kpis.append((kpi, shared.setdefault(having, having)))
+            pools.append((group, kpis))
+        return pools
 
 
 FORGET_EVERY_NS = 300 * NS_PER_S

@@ -384,6 +384,10 @@ def test_a_settled_state_stands_for_the_state(
         measure.settle(known, state)
         for known, state in zip((first, second, third), plain, strict=True)
     ]
+    for known, folded, state, end_ns in zip(
+        (first, second, third), plain, settled, ends, strict=True
+    ):
+        assert measure.edge(state, end_ns) == measure.edge(measure.merge(known, folded), end_ns)
     for begin, before in ((0, first), (1, second), (2, third)):
         for end in range(begin + 1, 4):
             told = [before, before]
