@@ -16,13 +16,19 @@ follow one another; a block that is amended takes the nodes over it away.
                      └──────────── window ────────────┘
 
 Once nobody is likely to amend them, blocks within the windows that are under way are kept as nodes
-alone, and from before those nothing but landmarks: what was known every so often.
+alone, and from before those nothing but landmarks: what was known every so often. Where a measure
+can, a block is *settled* as it closes: filled in with what was known when it began, so that a node
+is no larger for what its blocks could not know.
+
+    carry ──► [ ? ? A A B ]        settled: [ A A A A B ], where A was known before
 
 There is ONE watermark: the least of the connections' progress, or the host's ticks. Panes it has
 passed (plus the lateness) are folded and their windows closed, for every asset of the roster, so a
 silent machine has rows too. A record for a closed pane makes that pane *dirty*: its block is folded
 again from the journal, what it hands on is followed until that is what it was, and the windows
-touched are emitted again. The last rows are therefore a function of the set of records alone.
+touched are emitted again. A block that was settled by something else is folded again as well. One
+reading of the journal is for all assets, and is kept until the next record comes. The last rows are
+therefore a function of the set of records alone.
 
 Rows end where nobody at all was heard of for as long as a row may be amended; whoever is heard of
 after that, be it fed late, *wakes* the windows that end from there on.

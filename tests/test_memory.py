@@ -10,6 +10,7 @@ from config.windows import Shift, Span, shift_minutes
 from edge import kpis
 from edge.engine import Engine
 from edge.policy import Policy
+from edge.rows import ALL, Row
 from ingest.messages import Asset, Batch, Birth, Envelope, Identity, Message, Meta, Progress, Record
 
 S = NS_PER_S
@@ -23,13 +24,15 @@ CHANNELS: dict[str, str] = dict.fromkeys(
 class Shop:
     """Machines of 1 Hz, and an edge that cannot look anything up in a journal."""
 
-    def __init__(self, machines: int) -> None:
+    def __init__(self, machines: int, begin_ns: int = BEGIN) -> None:
         self.policy = Policy(windows=(SHIFT,))
         self.engine = Engine(self.policy, tuple(kpis.load().values()), self, run="r")
         self.assets = [Asset("s", "a", f"l{i // 50}", f"m{i}") for i in range(machines)]
         self._seq = 0
         for asset in self.assets:
-            self._feed(Birth(asset, "casting_cell", BEGIN, CHANNELS, self._meta(asset, BEGIN)))
+            self._feed(
+                Birth(asset, "casting_cell", begin_ns, CHANNELS, self._meta(asset, begin_ns))
+            )
 
     def recall(self, first_ns: int, last_ns: int) -> Sequence[Record]:
         raise AssertionError(f"nothing was late, and it asked for {Span(first_ns, last_ns)}")
@@ -47,9 +50,9 @@ class Shop:
         for asset in self.assets:
             self._feed(Batch(asset, "process", times, channels, self._meta(asset, end_ns)))
 
-    def over(self, t_ns: int) -> None:
+    def over(self, t_ns: int) -> list[Row]:
         self._feed(Progress("c", "r", t_ns + self.policy.lateness_ns, 0, 0, {}, 0))
-        self.engine.advance()
+        return self.engine.advance()
 
     def _feed(self, message: Message) -> None:
         self.engine.feed([Record(Envelope("uns", "t", 0, b""), message)])
@@ -65,15 +68,19 @@ def held() -> list[int]:
 
 
 def test_a_shift_of_2000_machines_holds_no_samples_but_of_open_panes() -> None:
-    shop = Shop(2_000)
-    pane_ns = shop.policy.pane_ns
-    for pane in range(3):
-        t_ns = BEGIN + pane * pane_ns
+    """They are announced 20 seconds before their shift of eight hours is over."""
+    pane_ns, end_ns = Policy().pane_ns, BEGIN + 8 * 3_600 * S
+    begin_ns = end_ns - 2 * pane_ns
+    shop = Shop(2_000, begin_ns)
+    for t_ns in range(begin_ns, end_ns, pane_ns):
         shop.say(t_ns, 10)
-        shop.over(t_ns)  # all before this pane
+        assert shop.over(t_ns) == []  # all before this pane
         assert held() == [t_ns] * 2_000
-    shop.over(BEGIN + 3 * pane_ns)
+    rows = shop.over(end_ns)
     assert held() == []
+    assert {row.window_length_ns for row in rows} == {8 * 3_600 * S}
+    machines = [row for row in rows if row.kpi == "output" and row.asset.name != ALL]
+    assert [(row.asset, row.n) for row in machines] == [(asset, 20) for asset in shop.assets]
 
 
 def test_a_shift_is_kept_in_few_pieces_a_machine() -> None:

@@ -141,6 +141,7 @@ KINDS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(KINDS, st.integers(0, 400 * 1_440), st.integers(1, 2 * 1_440))
 def test_over_and_ending_agree(kind: Window, minute: int, minutes: int) -> None:
     first = at("UTC", "2026-01-01T00:00") + minute * MINUTE
