@@ -185,7 +185,7 @@ def _place(name: str) -> tuple[int, str]:
 
 
 def ledger_lines(account: Account) -> list[str]:
-    """The sums, each with its parts, and whether they close."""
+    """The sums, each with its parts, what was seen beside them, and whether they close."""
     ledger = account.ledger
     lost = account.lost.total()
     causes = f" ({_causes(account.lost)})" if lost else ""
@@ -205,6 +205,9 @@ def ledger_lines(account: Account) -> list[str]:
         f"accepted {ledger.accepted:,} = on time {ledger.on_time:,} + late {ledger.late:,}"
         f" + too late {ledger.too_late:,}",
     ]
+    beside = {"reordered": ledger.reordered, "rebooted": ledger.rebooted}
+    if any(beside.values()):
+        lines.append(", ".join(f"{what} {count:,}" for what, count in beside.items() if count))
     if unusable:
         lines.append(
             f"unusable {unusable:,} ({_causes(account.unusable)}), the first {KEPT_REJECTS:,} kept"

@@ -3,30 +3,47 @@
 Theory of operation
 ===================
 
-Samples are folded in *panes*, ``[k*P, (k+1)*P)``. Per asset a pane has a bundle of measure states
-and a *carry*: what was known when it began. A window is the carry at its start, merged with its
-panes in time order; windows that divide one another are built from each other.
+Samples are folded in *panes*, ``[k*P, (k+1)*P)``, and kept as *blocks*, of which windows on the
+grid and by the calendar are whole numbers (``config.windows``). Per asset a block has a bundle of
+measure states and a *carry*: what was known when it began. A window is the carry at its start,
+merged with its blocks in time order. Neighbours are merged in twos, fours, ... (*nodes*) where a
+window asks for them, so that one of ``n`` blocks costs ``O(log n)`` merges however closely windows
+follow one another; a block that is amended takes the nodes over it away.
 
-    carry ──► pane ──► carry ──► pane ──► carry          (per asset)
-              └────────── window ─────────┘
+    carry ──► block  block  block  block  block  block  block ──► carry      (per asset)
+              └── node ───┘ └── node ───┘ └── node ───┘
+              └───────── node ──────────┘
+                     └──────────── window ────────────┘
+
+Once nobody is likely to amend them, blocks within the windows that are under way are kept as nodes
+alone, and from before those nothing but landmarks: what was known every so often. Where a measure
+can, a block is *settled* as it closes: filled in with what was known when it began, so that a node
+is no larger for what its blocks could not know.
+
+    carry ──► [ ? ? A A B ]        settled: [ A A A A B ], where A was known before
 
 There is ONE watermark: the least of the connections' progress, or the host's ticks. Panes it has
 passed (plus the lateness) are folded and their windows closed, for every asset of the roster, so a
-silent machine has rows too. A record for a closed pane makes that pane *dirty*: it is folded again
-from the journal, what it hands on is followed as far as it changes anything, and the windows
-touched are emitted again. The last rows are therefore a function of the set of records alone.
+silent machine has rows too. A record for a closed pane makes that pane *dirty*: its block is folded
+again from the journal, what it hands on is followed until that is what it was, and the windows
+touched are emitted again. A block that was settled by something else is folded again as well. One
+reading of the journal is for all assets, and is kept until the next record comes. The last rows are
+therefore a function of the set of records alone.
 
-Panes are kept as *blocks*, of which windows on the grid and by the calendar are whole numbers
-(``config.windows``). An order begins and ends anywhere: the two blocks it cuts are folded again
-from the journal as far as they are its own. The piece that completes an order is read at the very
-instant of the change, and is of the order it completes. If an end moves, the rows of the old window
-are *gone*.
+Rows end where nobody at all was heard of for as long as a row may be amended; whoever is heard of
+after that, be it fed late, *wakes* the windows that end from there on.
+
+An order begins and ends anywhere: the two blocks it cuts are folded again from the journal as far
+as they are its own. The piece that completes an order is read at the very instant of the change,
+and is of the order it completes. If an end moves, the rows of the old window are *gone*.
 
 Assets roll up to line, area and site. A work unit, or a cell that reports as one machine, is an
 asset here (ISA-95's lowest level of equipment): a group of assets that is looked at as one is a
 line, so there is no level between the two.
 """
 
+import bisect
+import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,11 +54,11 @@ from config.windows import Order, Span
 from edge.columns import Columns
 from edge.gate import Entry, Gate, Ledger, Stamped
 from edge.kpi import Kpi
-from edge.measures import Fact, Facts, Measure, add_facts, tailored
+from edge.measures import Fact, Facts, Measure, Settling, add_facts, tailored
 from edge.orders import ORDERS, Turns, ended
 from edge.policy import Policy
 from edge.rows import ALL, ORDER_NUMBER, Row
-from ingest.messages import Asset, Batch, Birth, Notice, Progress, Record, Tick
+from ingest.messages import Asset, Batch, Birth, Identity, Notice, Progress, Record, Tick
 
 
 class Past(Protocol):
@@ -58,6 +75,17 @@ class Block(NamedTuple):
     states: tuple[Any, ...]
     n: int = 0
     late: int = 0
+
+
+class Blocks(NamedTuple):
+    """A stretch of blocks."""
+
+    first: int
+    end: int
+
+    def has(self, block: int) -> bool:
+        """Whether a block is one of them."""
+        return self.first <= block < self.end
 
 
 class Closed(NamedTuple):
@@ -80,17 +108,25 @@ class Track:
     names: frozenset[str]
     """Of the KPIs."""
     first_block: int
+    zero: Block
     running: Block
     """What was folded of the block that is still open."""
     blocks: dict[int, Block] = field(default_factory=dict[int, Block])
+    nodes: dict[tuple[int, int], Block] = field(default_factory=dict[tuple[int, int], Block])
+    """Merged blocks by the first one and how many: a power of two that divides the first."""
     carries: dict[int, tuple[Any, ...]] = field(default_factory=dict[int, tuple[Any, ...]])
-    """What was known at the start of each block kept."""
+    """What was known at the start of some blocks."""
     orders: dict[int, tuple[tuple[Span, int], ...]] = field(
         default_factory=dict[int, tuple[tuple[Span, int], ...]]
     )
     """Orders with their numbers, by the block they ended in; of those that have any."""
     so_far: Block | None = None
     """The order that is on, up to the last closed block; unknown after an amendment."""
+
+
+Pools = list[tuple[Asset, list[tuple[Kpi, tuple[Asset, ...]]]]]
+"""Per line, area and site: KPIs, and the assets each of them is made of there; the same assets are
+the same tuple."""
 
 
 @dataclass(slots=True)
@@ -124,17 +160,30 @@ class Engine:
         self._last_ns: int | None = None
         self._frontier: int | None = None
         """Panes below this number are closed."""
-        self._heard = 0
-        """The last pane closed in which anybody was heard of."""
+        self._awake: list[tuple[int, int]] = []
+        """Panes, first and end, in which windows that end have rows: those after which nobody was
+        heard of for too long have none. Disjoint, oldest first; of panes before the frontier."""
+        self._woken: list[tuple[int, int]] = []
+        """What was added to them and is already closed."""
         self._numbered: set[str] = set()
         """Connections of which a message was let in; only they have a say in the watermark."""
         self._block_ns = policy.block_ns
         self._per_block = policy.block_ns // policy.pane_ns
-        self._anchor = max(LANDMARK_NS, *(w.nominal_ns for w in policy.windows)) // self._block_ns
-        """Of every so many blocks it is never forgotten what was known at its start."""
+        self._landmark = max(1, LANDMARK_NS // self._block_ns)
+        """Of every so many blocks it is remembered what was known at its start."""
+        self._longest_ns = max(LANDMARK_NS, *(w.nominal_ns for w in policy.windows))
+        self._most = 1 << (self._longest_ns // self._block_ns).bit_length()
+        """The most blocks in a node."""
+        self._forgot_ns = 0
         self._by_order = any(isinstance(window, Order) for window in policy.windows)
         """Then ``ORDERS`` is the last measure of every track."""
         self._closed: dict[Span, dict[Asset, Closed]] = {}
+        self._recalled: dict[Blocks, dict[Asset, dict[int, dict[Identity, Batch]]]] = {}
+        """What was last read from the journal, until there is more in it."""
+        self._asked: set[int] = set()
+        """Where it was read from since."""
+        self._pooled: tuple[tuple[Asset, ...], Pools] | None = None
+        """Of which assets, and how they roll up; until somebody is announced."""
         self._gaps: list[tuple[int, int]] = []
         """Blocks that were passed over, as first and end: nothing was recorded in them."""
         self._unannounced: set[Asset] = set()
@@ -190,6 +239,8 @@ class Engine:
 
     def feed(self, records: Iterable[Record]) -> None:
         """Take records in; nothing is computed before ``advance``."""
+        self._recalled.clear()  # some of these may be of there
+        self._asked.clear()
         for record in records:
             message = record.message
             if isinstance(message, Progress):
@@ -219,10 +270,15 @@ class Engine:
             return
         if message.meta.conn:
             self._numbered.add(message.meta.conn)
-        if entry is Entry.DUPLICATE or isinstance(message, Notice):
+        if isinstance(message, Notice):
             return
         if isinstance(message, Birth):
-            self._announce(message)
+            if entry is not Entry.DUPLICATE:
+                self._announce(message)
+            return
+        panes = self._panes_of(message)
+        self._hear(panes)  # a duplicate too, for it may have come first
+        if entry is Entry.DUPLICATE:
             return
         if entry is Entry.REPLACES:
             self._withdraw(message)
@@ -230,7 +286,7 @@ class Engine:
         if message.asset not in self._births:
             self._unannounced.add(message.asset)
         self._last_ns = max(int(message.t_ns[-1]), self._last_ns or 0)
-        for pane in self._panes_of(message):
+        for pane in panes:
             if self._frontier is not None and pane < self._frontier:
                 self._dirty.setdefault(message.asset, set()).add(pane)
             else:
@@ -257,10 +313,12 @@ class Engine:
         oldest_ns = birth.meta.arrival_ns - self._policy.retention_ns
         if birth.t_ns < oldest_ns:
             birth = replace(birth, t_ns=oldest_ns)
+        self._hear([birth.t_ns // self._policy.pane_ns])
         known = self._births.get(birth.asset)
         if known is not None and _seniority(known) <= _seniority(birth):
             return
         self._births[birth.asset] = birth
+        self._pooled = None
         kpis = tuple(k for k in self._kpis if k.applies(birth.kind, birth.channels, birth.limits))
         known_as = {m.name: m for kpi in kpis for m in kpi.measures}
         measures = tuple(tailored(m, birth) for m in known_as.values())
@@ -270,11 +328,12 @@ class Engine:
         # A flow counter's first reading may stand at the birth and close the pane before it.
         start = (birth.t_ns - 1) // self._policy.pane_ns // self._per_block
         names = frozenset(kpi.name for kpi in kpis)
-        track = Track(birth.asset, birth.kind, birth.t_ns, measures, kpis, names, start, zero)
+        track = Track(birth.asset, birth.kind, birth.t_ns, measures, kpis, names, start, zero, zero)
         if (before := self._tracks.get(birth.asset)) is not None:
             track.orders = before.orders
         self._tracks[birth.asset] = track
-        track.carries[start] = self._nothing_at(track, start)
+        start_ns = start * self._block_ns
+        track.carries[start] = tuple(m.edge(m.zero(), start_ns) for m in measures)
         if self._frontier is not None and start * self._per_block < self._frontier:
             self._doubt(track, self._frontier)
 
@@ -291,8 +350,8 @@ class Engine:
     def _doubt(self, track: Track, frontier: int) -> None:
         """Have everything of an asset folded again."""
         dirty = self._dirty.setdefault(track.asset, set())
-        for first, end in self._steps(track.first_block, -(-frontier // self._per_block)):
-            if end == first + 1:
+        for first, end, passed in self._steps(track.first_block, -(-frontier // self._per_block)):
+            if not passed:
                 dirty.update(range(first * self._per_block, min(end * self._per_block, frontier)))
 
     # what comes out ----------------------------------------------------------------------------
@@ -308,6 +367,7 @@ class Engine:
     def finish(self) -> list[Row]:
         """Rows of everything that is left, the last windows as far as the recording reaches."""
         rows = self.advance()
+        self._gate.count_arrivals()
         size = self._policy.pane_ns
         if live := self._live:
             horizon_ns = max(c.arrival_ns for c in live) // size * size
@@ -333,29 +393,59 @@ class Engine:
             return rows
         size = self._policy.pane_ns
         if self._frontier is None:
-            self._frontier = min(t.first_block for t in self._tracks.values()) * self._per_block
-            self._heard = self._frontier
+            self._begin()
+        assert self._frontier is not None
         while (self._frontier + 1) * size <= until_ns:
-            if self._frontier > self._quiet_from and self._pass_over(until_ns // size):
+            if not self._is_awake(self._frontier) and self._pass_over(until_ns // size):
                 continue
-            self._close_pane(self._frontier)
-            self._frontier += 1
+            # Several panes of a block that are over at once, as in a replay, are folded at once.
+            stop = min(until_ns // size, (self._frontier // self._per_block + 1) * self._per_block)
+            self._close_panes(self._frontier, stop)
+            self._frontier = stop
             if self._frontier % self._per_block:
                 continue
             end_ns = self._frontier * size
             for track in self._tracks.values():
                 rows += self._follow_orders(track, self._frontier // self._per_block - 1)
-            if self._frontier - 1 <= self._quiet_from:
+            if self._is_awake(self._frontier - 1):
                 for span in self._windows_ending(end_ns):
                     rows += self._emit(span)
-            if self._frontier % (self._per_block * FORGET_EVERY) == 0:
+            if end_ns >= self._forgot_ns + FORGET_EVERY_NS:
+                self._forgot_ns = end_ns
                 self._forget(end_ns)
         return rows
 
-    @property
-    def _quiet_from(self) -> int:
-        """The pane from which on nobody was heard of for as long as a row may be amended."""
-        return self._heard + self._policy.retention_ns // self._policy.pane_ns
+    def _begin(self) -> None:
+        """Start where the first asset was announced; nothing is made of samples before that."""
+        self._frontier = min(t.first_block for t in self._tracks.values()) * self._per_block
+        before = [pane for pane in self._open if pane < self._frontier]
+        for pane in before:
+            del self._open[pane]
+        self._hear(before)
+
+    def _hear(self, panes: Iterable[int]) -> None:
+        """Note that somebody was heard of: from there on windows have rows for a while."""
+        for pane in panes:
+            if self._frontier is None or pane >= self._frontier:
+                self._open.setdefault(pane, {})
+            else:
+                self._wake(pane)
+
+    def _wake(self, pane: int) -> None:
+        """Have windows that end after this pane make rows, for as long as one may be amended."""
+        first, end = pane, pane + self._policy.retention_ns // self._policy.pane_ns + 1
+        at = bisect.bisect_right(self._awake, (first, sys.maxsize)) - 1
+        if at >= 0 and self._awake[at][1] >= end:
+            return
+        met = [span for span in self._awake if span[0] <= end and first <= span[1]]
+        self._woken += _without_spans((first, end), met)
+        self._awake = [span for span in self._awake if span not in met]
+        bisect.insort(self._awake, (min([first, *(a for a, _ in met)]),
+                                    max([end, *(b for _, b in met)])))  # fmt: skip
+
+    def _is_awake(self, pane: int) -> bool:
+        at = bisect.bisect_right(self._awake, (pane, sys.maxsize)) - 1
+        return at >= 0 and pane < self._awake[at][1]
 
     def _pass_over(self, until: int) -> bool:
         """Pass over a stretch in which nothing was recorded at all, if there is one: it makes no
@@ -368,42 +458,89 @@ class Engine:
         self._gaps.append((block, target))
         for track in self._tracks.values():
             if track.first_block <= block:
-                track.carries[target] = self._carry(track, block, target)
+                nothing = self._nothing(track, block, target)
+                track.carries[target] = self._carry(track, block, nothing, target)
                 if track.so_far is not None:
-                    nothing = self._part(track, block, target)
                     track.so_far = _join(track.measures, track.so_far, nothing)
         self._frontier = target * self._per_block
         return True
 
-    def _steps(self, first: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Blocks ``[first, stop)`` one by one, as first and end; what was passed over, at once."""
-        block = first
-        while block < stop:
-            gaps = (min(b, stop) for a, b in self._gaps if a <= block < b)
-            end = next(gaps, block + 1)
-            yield block, end
-            block = end
+    def _not_passed_over(self, blocks: set[int]) -> None:
+        """Note that something was recorded in these blocks after all."""
+        single = [(block, block + 1) for block in sorted(blocks)]
+        self._gaps = [part for gap in self._gaps for part in _without_spans(gap, single)]
 
-    def _part(self, track: Track, first: int, end: int) -> Block:
-        """What was folded in one of those steps."""
-        if end == first + 1:
-            return self._block(track, first)
+    def _steps(self, first: int, stop: int) -> Iterator[tuple[int, int, bool]]:
+        """Blocks ``[first, stop)`` by what they are, as first and end: passed over or not."""
+        block = first
+        for start, end in self._gaps:
+            if end <= block or start >= stop:
+                continue
+            if block < start:
+                yield block, start, False
+            yield max(block, start), min(end, stop), True
+            block = min(end, stop)
+        if block < stop:
+            yield block, stop, False
+
+    def _nothing(self, track: Track, first: int, end: int) -> Block:
+        """What was folded of blocks that were passed over."""
         return self._fold(track, [], Span(first * self._block_ns, end * self._block_ns))
 
-    def _close_pane(self, pane: int) -> None:
-        batches = self._open.pop(pane, {})
-        if batches:
-            self._heard = max(self._heard, pane)
-        block = pane // self._per_block
+    def _close_panes(self, first: int, stop: int) -> None:
+        """Fold panes ``[first, stop)``, all of one block, for every asset."""
+        panes = {pane: self._open.pop(pane) for pane in range(first, stop) if pane in self._open}
+        for pane in panes:
+            self._wake(pane)
+        self._woken.clear()  # what ends from here on is still to be closed
+        block = first // self._per_block
+        by_asset: dict[Asset, dict[int, list[Batch]]] = {}
+        for pane, assets in panes.items():
+            for asset, batches in assets.items():
+                by_asset.setdefault(asset, {})[pane] = batches
         for track in self._tracks.values():
             if block < track.first_block:
                 continue  # announced for a later time
-            folded = self._fold(track, batches.get(track.asset, []), self._pane(pane))
-            track.running = _join(track.measures, track.running, folded)
-            if (pane + 1) % self._per_block == 0:
-                track.blocks[block] = track.running
-                track.carries[block + 1] = self._carry(track, block, block + 1)
-                track.running = Block(tuple(m.zero() for m in track.measures))
+            folded = self._fold_panes(track, by_asset.get(track.asset, {}), first, stop)
+            if first % self._per_block:
+                folded = _join(track.measures, track.running, folded)
+            if stop % self._per_block:
+                track.running = folded
+            else:
+                track.running = track.zero
+                self._close_block(track, block, folded)
+
+    def _close_block(self, track: Track, block: int, folded: Block) -> None:
+        """Keep a block, settled by what was known at its start, and what it hands on."""
+        carry = self._known(track, block)
+        states = tuple(
+            m.settle(known, state) if isinstance(m, Settling) else state
+            for m, known, state in zip(track.measures, carry, folded.states, strict=True)
+        )
+        settled = folded._replace(states=states)
+        track.blocks[block] = settled
+        end_ns = self._end_of(block)
+        track.carries[block + 1] = tuple(
+            m.edge(state if isinstance(m, Settling) else m.merge(known, state), end_ns)
+            for m, known, state in zip(track.measures, carry, states, strict=True)
+        )
+
+    def _fold_panes(
+        self, track: Track, panes: dict[int, list[Batch]], first: int, stop: int
+    ) -> Block:
+        """What one asset said in panes ``[first, stop)``, of one block, with their batches."""
+        size = self._policy.pane_ns
+        batches = list(
+            {id(b): b for pane in range(first, stop) for b in panes.get(pane, [])}.values()
+        )
+        start_ns = first * size
+        if all(not self._policy.too_late(start_ns, b.meta.arrival_ns) for b in batches):
+            return self._fold(track, batches, Span(start_ns, stop * size))
+        total = track.zero  # a batch is in some panes, and for others it came too late
+        for pane in range(first, stop):
+            folded = self._fold(track, panes.get(pane, []), self._pane(pane))
+            total = _join(track.measures, total, folded)
+        return total
 
     def _pane(self, pane: int) -> Span:
         return Span(pane * self._policy.pane_ns, (pane + 1) * self._policy.pane_ns)
@@ -415,28 +552,65 @@ class Engine:
         span: Span,
         turns: tuple[bool, bool] = (False, False),
     ) -> Block:
-        """What one asset said in a pane, or in a part of one."""
+        """What one asset said in a stretch, in batches that are not too late for any of it."""
         start_ns, end_ns = span
         columns = Columns(batches, start_ns, end_ns, turns)
-        late_ns = self._policy.pane_end(start_ns) + self._policy.lateness_ns
         n = late = 0
         for batch in batches:
-            low, high = batch.t_ns.searchsorted((start_ns, end_ns))
-            n += int(high - low)
-            if batch.meta.arrival_ns > late_ns:
-                late += int(high - low)
+            late_ns = self._policy.late_before(batch.meta.arrival_ns)
+            low, cut, high = batch.t_ns.searchsorted((start_ns, late_ns, end_ns)).tolist()
+            n += high - low
+            late += min(max(cut, low), high) - low
         return Block(tuple(m.fold(columns) for m in track.measures), n, late)
 
-    def _carry(self, track: Track, first: int, end: int) -> tuple[Any, ...]:
-        """What is known at the end of a step, from what was known at its start."""
+    def _carry(self, track: Track, first: int, part: Block, end: int) -> tuple[Any, ...]:
+        """What is known at the end of a part, from what was known at its start."""
         end_ns = end * self._block_ns
-        part = self._part(track, first, end)
         states = zip(track.measures, track.carries[first], part.states, strict=True)
         return tuple(m.edge(m.merge(carry, state), end_ns) for m, carry, state in states)
 
-    def _nothing_at(self, track: Track, block: int) -> tuple[Any, ...]:
-        start_ns = block * self._block_ns
-        return tuple(m.edge(m.zero(), start_ns) for m in track.measures)
+    # what is kept ------------------------------------------------------------------------------
+
+    def _pieces(self, track: Track, first: int, stop: int) -> Iterator[Block]:
+        """Closed blocks ``[first, stop)`` in as few parts as may be, in order of time."""
+        for low, high, passed in self._steps(first, stop):
+            if passed:
+                yield self._nothing(track, low, high)
+                continue
+            nodes = list(_nodes(low, high, self._most))
+            self._fill(track, [b for node in nodes for b in _missing(track, *node)])
+            for node in nodes:
+                yield self._node(track, *node)
+
+    def _node(self, track: Track, first: int, size: int) -> Block:
+        """So many blocks as one, all of which are here."""
+        if size == 1:
+            return track.blocks[first]
+        found = track.nodes.get((first, size))
+        if found is None:
+            half = size // 2
+            halves = self._node(track, first, half), self._node(track, first + half, half)
+            found = track.nodes[first, size] = _join(track.measures, *halves)
+        return found
+
+    def _fill(self, track: Track, blocks: Iterable[int]) -> None:
+        """Have blocks here that are closed; the journal has them."""
+        missing = {block for block in blocks if block not in track.blocks}
+        for first, last in _runs(missing, REFOLD_AT_ONCE):
+            self._known(track, first)
+            for block, folded in self._refold(track, set(range(first, last + 1))).items():
+                self._close_block(track, block, folded)
+
+    def _known(self, track: Track, block: int) -> tuple[Any, ...]:
+        """What was known at the start of a block."""
+        if block not in track.carries:
+            begun = max(b for b in track.carries if b < block)
+            total = Block(track.carries[begun])
+            for part in self._pieces(track, begun, block):
+                total = _join(track.measures, total, part)
+            pairs = zip(track.measures, total.states, strict=True)
+            track.carries[block] = tuple(m.edge(s, block * self._block_ns) for m, s in pairs)
+        return track.carries[block]
 
     # amending ----------------------------------------------------------------------------------
 
@@ -446,110 +620,210 @@ class Engine:
         touched: set[Span] = set()
         rows: list[Row] = []
         for asset, panes in dirty.items():
+            blocks = {pane // self._per_block for pane in panes}
+            self._not_passed_over(blocks)
             track = self._tracks.get(asset)
             if track is None:
-                continue
-            changed = self._mend_track(track, {pane // self._per_block for pane in panes})
+                continue  # its birth may still come, and then all of it is folded
+            changed = self._mend_track(track, blocks)
             for span in self._closed_over(changed):
                 self._closed.get(span, {}).pop(asset, None)
                 touched.add(span)
             rows += self._mend_orders(track, changed)
+        touched |= self._closed_awake()
         for span in sorted(touched, key=lambda span: (span.length_ns, span.start_ns)):
             rows += self._emit(span)
         return rows
 
-    def _closed_over(self, blocks: set[int]) -> set[Span]:
-        """Windows that are closed and have a part in any of some blocks."""
+    def _closed_over(self, changed: list[tuple[int, int]]) -> set[Span]:
+        """Windows that have closed with rows and have a part in any of some stretches of blocks."""
         assert self._frontier is not None
-        done_ns = self._frontier * self._policy.pane_ns
+        size, done_ns = self._policy.pane_ns, self._frontier * self._policy.pane_ns
+        found: set[Span] = set()
+        for first, end in changed:
+            for woken, asleep in self._awake:
+                # Those that end in there begin so much earlier at the most; a day may have 25 h.
+                since_ns = woken * size - self._longest_ns - LANDMARK_NS
+                low_ns = max(first * self._block_ns, since_ns)
+                high_ns = min(end * self._block_ns, asleep * size)
+                if low_ns < high_ns:
+                    found.update(self._windows_over(low_ns, high_ns))
+        return {s for s in found if s.end_ns <= done_ns and self._is_awake(s.end_ns // size - 1)}
+
+    def _closed_awake(self) -> set[Span]:
+        """Windows that closed without rows and have some after all, as somebody was heard of."""
+        woken, self._woken = self._woken, []
+        if self._frontier is None:
+            return set()
+        size = self._policy.pane_ns
+        spans = [(a * size, min(b, self._frontier) * size) for a, b in woken]
         return {
             span
-            for first, last in _runs(blocks)
-            for span in self._windows_over(first * self._block_ns, (last + 1) * self._block_ns)
-            if span.end_ns <= done_ns
+            for low_ns, high_ns in spans
+            if low_ns < high_ns
+            for span in self._windows_over(low_ns, high_ns)
+            if low_ns < span.end_ns <= high_ns
         }
 
-    def _mend_track(self, track: Track, wanted: set[int]) -> set[int]:
-        """Refold blocks of one asset and follow what they hand on; tells which blocks may now give
-        other values."""
+    def _mend_track(self, track: Track, wanted: set[int]) -> list[tuple[int, int]]:
+        """Fold closed blocks of one asset again, and the open one; follow what they hand on until
+        it is what it was. Tells which blocks, as first and end, may now give other values."""
         assert self._frontier is not None
         whole = self._frontier // self._per_block
-        first_block = track.first_block
-        wanted = {block for block in wanted if block >= first_block}
+        wanted = {block for block in wanted if block >= track.first_block}
         if not wanted:
-            return set()
-        self._gaps = [part for gap in self._gaps for part in _without(gap, wanted)]
-        start = self._remembered(track, min(wanted))
-        steps = list(self._steps(start, whole))
-        single = {first for first, end in steps if end == first + 1}
-        refold = (wanted | (single - track.blocks.keys())) & single
+            return []
         if whole in wanted:
-            refold.add(whole)
-        for block, folded in self._refold(track, refold).items():
-            if block == whole:
-                track.running = folded
-            else:
-                track.blocks[block] = folded
-        changed = set(wanted)
-        last = max(wanted)
-        for first, end in steps:
-            carry = self._carry(track, first, end)
-            if track.carries.get(end) != carry:
-                track.carries[end] = carry
-                changed.add(end)
-            elif first >= last:
-                break
+            track.running = self._refold(track, {whole})[whole]
+        closed = sorted(wanted - {whole})
+        for block in closed:
+            self._amended(track, block)
+        changed = [(block, block + 1) for block in sorted(wanted)]
+        followed = 0
+        for block in closed:
+            if block >= followed:
+                followed = self._follow(track, block, changed)
         return changed
 
-    def _remembered(self, track: Track, block: int) -> int:
-        """The last block at or before ``block`` at whose start we know what was known."""
-        first = block // self._anchor * self._anchor
-        return max((b for b in track.carries if b <= first), default=track.first_block)
+    def _follow(self, track: Track, block: int, changed: list[tuple[int, int]]) -> int:
+        """Close a block again that was amended, and those after it, until what is known is what was
+        known before; tells where. A block is folded again where it is not here, and where it was
+        settled by something else."""
+        assert self._frontier is not None
+        whole = self._frontier // self._per_block
+        self._known(track, block)
+        folded: dict[int, Block] = {}
+        stale = False
+        while block < whole:
+            _, end, passed = next(self._steps(block, whole))
+            if passed:
+                for between in [b for b in track.carries if block < b < end]:
+                    del track.carries[between]
+                part = self._nothing(track, block, end)
+            else:
+                if block not in folded and (stale or block not in track.blocks):
+                    ahead = range(block, min(end, block + REFOLD_AT_ONCE))
+                    kept = next((b for b in ahead[1:] if b in track.blocks), ahead.stop)
+                    folded = self._refold(track, {block} if stale else set(range(block, kept)))
+                end = block + 1
+                part = folded.pop(block) if block in folded else track.blocks[block]
+            before = track.carries.get(end)
+            if passed:
+                track.carries[end] = self._carry(track, block, part, end)
+            else:
+                self._close_block(track, block, part)
+            if (carry := track.carries[end]) == before:
+                return end
+            stale = before is None or any(
+                isinstance(m, Settling) and x != y
+                for m, x, y in zip(track.measures, before, carry, strict=True)
+            )
+            if stale:
+                self._amended(track, end)
+            changed.append((end, next((b for a, b in self._gaps if a <= end < b), end + 1)))
+            block = end
+        return block
+
+    def _amended(self, track: Track, block: int) -> None:
+        """Take a block away, and the nodes over it."""
+        track.blocks.pop(block, None)
+        size = 2
+        while size <= self._most:
+            track.nodes.pop((block // size * size, size), None)
+            size *= 2
 
     def _refold(self, track: Track, blocks: set[int]) -> dict[int, Block]:
         """Blocks of one asset, folded again from the journal."""
         assert self._frontier is not None
         per_block = self._per_block
         folded: dict[int, Block] = {}
-        for first, last in _runs(blocks, REFOLD_AT_ONCE):
-            panes = self._recall(track, Span(first * self._block_ns, self._end_of(last)))
-            for block in range(first, last + 1):
-                total = Block(tuple(m.zero() for m in track.measures))
-                for pane in range(block * per_block, min((block + 1) * per_block, self._frontier)):
-                    part = self._fold(track, panes.get(pane, []), self._pane(pane))
-                    total = _join(track.measures, total, part)
-                folded[block] = total
+        for block in sorted(blocks):
+            panes = self._recall(track, block, blocks)
+            stop = min((block + 1) * per_block, self._frontier)
+            folded[block] = self._fold_panes(track, panes, block * per_block, stop)
         return folded
 
-    def _recall(self, track: Track, span: Span) -> dict[int, list[Batch]]:
-        """What one asset said, by pane, as the journal has it."""
-        panes: dict[int, list[Batch]] = {}
+    def _recall(self, track: Track, block: int, along: set[int]) -> dict[int, list[Batch]]:
+        """What one asset said in the panes of a block and in the next one, as the journal has it.
+
+        It is read ``along`` with blocks that will be asked for too, and with all around it where
+        something there was asked for before: one reading of the journal is for all assets."""
+        held = next((found for span, found in self._recalled.items() if span.has(block)), None)
+        if held is None:
+            around = block // REFOLD_AT_ONCE * REFOLD_AT_ONCE
+            first, end = block, block + 1
+            if around in self._asked:
+                first, end = around, around + REFOLD_AT_ONCE
+            else:
+                while end in along and end < around + REFOLD_AT_ONCE:
+                    end += 1
+            self._asked.add(around)
+            while len(self._recalled) >= RECALLED:
+                del self._recalled[next(iter(self._recalled))]
+            held = self._recalled[Blocks(first, end)] = self._recall_all(
+                Span(first * self._block_ns, end * self._block_ns)
+            )
+        found = held.get(track.asset, {})
+        panes = range(block * self._per_block, (block + 1) * self._per_block + 1)
+        return {pane: list(found[pane].values()) for pane in panes if pane in found}
+
+    def _recall_all(self, span: Span) -> dict[Asset, dict[int, dict[Identity, Batch]]]:
+        found: dict[Asset, dict[int, dict[Identity, Batch]]] = {}
         for record in self._past.recall(*span):
             message = record.message
-            if (
-                isinstance(message, Batch)
-                and message.asset == track.asset
-                and self._gate.holds(record, message)
-            ):
+            if isinstance(message, Batch) and self._gate.holds(record, message):
+                panes = found.setdefault(message.asset, {})
                 for pane in self._panes_of(message):
-                    held = panes.setdefault(pane, [])
-                    if all(b.meta.identity != message.meta.identity for b in held):
-                        held.append(message)
-        return panes
+                    panes.setdefault(pane, {}).setdefault(message.meta.identity, message)
+        return found
 
     def _forget(self, now_ns: int) -> None:
         """Drop what only a very late record would need; the journal still has it."""
         keep_ns = now_ns - KEEP_NS
         for span in [span for span in self._closed if span.end_ns <= keep_ns]:
             del self._closed[span]
-        under_way = self._windows_over(keep_ns, keep_ns + 1)
-        keep = min([keep_ns, *(span.start_ns for span in under_way)]) // self._block_ns
+        recent = keep_ns // self._block_ns
+        starts = {s.start_ns // self._block_ns for s in self._windows_over(keep_ns, keep_ns + 1)}
+        cuts = sorted({*starts, recent})
+        amended = (now_ns - self._policy.retention_ns) // self._block_ns
+        nodes = [
+            node
+            for low, high in itertools.pairwise(cuts)
+            for first, end, passed in self._steps(low, high)
+            if not passed
+            for node in _nodes(first, end, TOGETHER)
+            if node[1] > 1
+        ]
         for track in self._tracks.values():
-            for block in [b for b in track.blocks if b < keep]:
-                del track.blocks[block]
-            for block in [b for b in track.carries if b < keep and b != track.first_block]:
-                if block % self._anchor:
-                    del track.carries[block]
+            self._forget_before(track, cuts[0], amended)
+            for first, size in nodes:
+                self._put_together(track, first, size)
+
+    def _forget_before(self, track: Track, keep: int, amended: int) -> None:
+        """Keep nothing from before a block but landmarks, as long as anybody may need them."""
+        for block in [b for b in track.blocks if b < keep]:
+            del track.blocks[block]
+        for node in [node for node in track.nodes if node[0] < keep]:
+            del track.nodes[node]
+        for block in [b for b in track.carries if b < keep and b != track.first_block]:
+            if block % self._landmark or block < amended:
+                del track.carries[block]
+
+    def _put_together(self, track: Track, first: int, size: int) -> None:
+        """Keep blocks as a node alone, in whose midst no window begins that is under way."""
+        blocks = range(first, first + size)
+        if track.blocks.keys().isdisjoint(blocks) or _missing(track, first, size):
+            return
+        self._node(track, first, size)
+        for block in blocks:
+            track.blocks.pop(block, None)
+            if block != first and block % self._landmark and block != track.first_block:
+                track.carries.pop(block, None)
+        half = size // 2
+        while half > 1:
+            for start in range(first, first + size, half):
+                track.nodes.pop((start, half), None)
+            half //= 2
 
     # orders ------------------------------------------------------------------------------------
 
@@ -570,23 +844,32 @@ class Engine:
             so_far = Span(on.t_ns, self._end_of(block))
             track.so_far = self._stretch(track, so_far, ends=False)
         elif track.so_far is not None:
-            track.so_far = _join(track.measures, track.so_far, self._block(track, block))
+            assert self._frontier is not None
+            is_open = block == self._frontier // self._per_block
+            more = track.running if is_open else track.blocks[block]
+            track.so_far = _join(track.measures, track.so_far, more)
         return rows
 
     def _find_orders(self, track: Track, block: int) -> Turns:
         """Note which orders ended in a block; the turns in it, the last one before it first."""
-        turns = ORDERS.merge(track.carries[block][-1], self._block(track, block).states[-1])
+        assert self._frontier is not None
+        is_open = block == self._frontier // self._per_block
+        found_in = track.running if is_open else track.blocks[block]
+        turns = ORDERS.merge(track.carries[block][-1], found_in.states[-1])
         if found := tuple(ended(turns)):
             track.orders[block] = found
         else:
             track.orders.pop(block, None)
         return turns
 
-    def _mend_orders(self, track: Track, changed: set[int]) -> list[Row]:
+    def _mend_orders(self, track: Track, stretches: list[tuple[int, int]]) -> list[Row]:
         """Rows of orders that may have other values, or lie elsewhere, after an amendment."""
         assert self._frontier is not None
-        changed = {block for block in changed if block < self._frontier // self._per_block}
-        if not changed or not self._by_order:
+        if not self._by_order:
+            return []
+        # No order ends, and none begins, in what was passed over.
+        changed = {first for first, _ in stretches if first in track.blocks}
+        if not changed:
             return []
         track.so_far = None
         was = {span for found in track.orders.values() for span, _ in found}
@@ -596,7 +879,8 @@ class Engine:
         rows = self._gone(track, was - now.keys())
         runs = [(first * self._block_ns, self._end_of(last)) for first, last in _runs(changed)]
         for span in sorted(now):
-            if any(span.start_ns <= end_ns and start_ns < span.end_ns for start_ns, end_ns in runs):
+            # One that ends where a block begins was completed by a turn in that block.
+            if any(low_ns <= span.end_ns and span.start_ns <= high_ns for low_ns, high_ns in runs):
                 rows += self._emit_order(track, span, now[span])
         return rows
 
@@ -633,23 +917,25 @@ class Engine:
         total = None
         if first < last and track.so_far is not None and self._goes_on(track, span, last):
             first, total = last, track.so_far
-        self._remember(track, first, min(last + 1, self._frontier // self._per_block))
         if total is None:
             total = Block(self._known_at(track, span.start_ns))
-        for low, high in self._steps(first, last + 1):
+        parts = [(first, first + 1), (first + 1, last), (last, last + 1)]
+        for low, high in parts if first < last else parts[:1]:
             start_ns = max(low * self._block_ns, span.start_ns)
             end_ns = min(high * self._block_ns, span.end_ns)
             turns = (start_ns == span.start_ns, ends and end_ns == span.end_ns)
-            if start_ns > low * self._block_ns or end_ns < high * self._block_ns or any(turns):
+            whole = start_ns == low * self._block_ns and end_ns == high * self._block_ns
+            if whole and not any(turns):
+                for part in self._pieces(track, low, high):
+                    total = _join(track.measures, total, part)
+            elif low < high:
                 folded = self._piece(track, Span(start_ns, end_ns), turns)
-            else:
-                folded = self._part(track, low, high)
-            total = _join(track.measures, total, folded)
+                total = _join(track.measures, total, folded)
         return total
 
     def _goes_on(self, track: Track, span: Span, block: int) -> bool:
         """Whether what was added up of the order that is on is of this span, up to this block."""
-        on = track.carries[block][-1]
+        on = self._known(track, block)[-1]
         assert self._frontier is not None
         newest = self._end_of(block) >= self._frontier * self._policy.pane_ns
         return newest and bool(on) and on[-1].t_ns == span.start_ns
@@ -658,15 +944,16 @@ class Engine:
         """What was known at a turn."""
         block = t_ns // self._block_ns
         before = self._piece(track, Span(block * self._block_ns, t_ns), (False, True))
-        total = _join(track.measures, Block(track.carries[block]), before)
+        total = _join(track.measures, Block(self._known(track, block)), before)
         pairs = zip(track.measures, total.states, strict=True)
         return tuple(m.edge(state, t_ns) for m, state in pairs)
 
     def _piece(self, track: Track, span: Span, turns: tuple[bool, bool]) -> Block:
         """A part of a block of one asset, folded from the journal."""
         size = self._policy.pane_ns
-        panes = self._recall(track, span)
-        total = Block(tuple(m.zero() for m in track.measures))
+        block = span.start_ns // self._block_ns
+        panes = self._recall(track, block, {block})
+        total = track.zero
         first, last = span.start_ns // size, max(span.end_ns - 1, span.start_ns) // size
         for pane in range(first, last + 1):
             part = Span(max(pane * size, span.start_ns), min((pane + 1) * size, span.end_ns))
@@ -679,12 +966,6 @@ class Engine:
             folded = self._fold(track, batches, part, edges)
             total = _join(track.measures, total, folded)
         return total
-
-    def _block(self, track: Track, block: int) -> Block:
-        """A block that is closed, or what was folded of the one that is open."""
-        assert self._frontier is not None
-        is_open = block == self._frontier // self._per_block
-        return track.running if is_open else track.blocks[block]
 
     def _end_of(self, block: int) -> int:
         return (block + 1) * self._block_ns
@@ -720,29 +1001,12 @@ class Engine:
         assert self._frontier is not None
         first = max(span.start_ns // self._block_ns, track.first_block)
         whole = min(span.end_ns // self._block_ns, self._frontier // self._per_block)
-        self._remember(track, first, whole)
-        parts = [self._part(track, *step) for step in self._steps(first, whole)]
-        if whole * self._block_ns < span.end_ns:
-            parts.append(track.running)
-        total = Block(track.carries[first])
-        for part in parts:
+        total = Block(self._known(track, first))
+        for part in self._pieces(track, first, whole):
             total = _join(track.measures, total, part)
+        if whole * self._block_ns < span.end_ns:
+            total = _join(track.measures, total, track.running)
         return Closed(_facts(track.measures, total.states), total.n, total.late)
-
-    def _remember(self, track: Track, first: int, stop: int) -> None:
-        """Have blocks ``[first, stop)`` here, and what was known before; the journal has them."""
-        blocks = {block for block, end in self._steps(first, stop) if end == block + 1}
-        if not blocks <= track.blocks.keys():
-            self._mend_track(track, blocks)
-        if first in track.carries:
-            return
-        # In the middle of what was passed over: nothing was learnt since its start.
-        begun = next((a for a, b in self._gaps if a < first < b), first)
-        if begun not in track.carries:
-            self._mend_track(track, {begun - 1})
-        states = zip(track.measures, track.carries[begun], strict=True)
-        t_ns = first * self._block_ns
-        track.carries[first] = tuple(m.edge(state, t_ns) for m, state in states)
 
     def _roll_up(
         self,
@@ -751,6 +1015,29 @@ class Engine:
         span: Span,
     ) -> list[Row]:
         """Exact facts added up, never an average of averages."""
+        here = tuple(track.asset for track in tracks)
+        if self._pooled is None or self._pooled[0] != here:
+            self._pooled = here, self._pools(tracks)
+        rows: list[Row] = []
+        for group, kpis in self._pooled[1]:
+            sums: dict[tuple[int, int], dict[str, Fact]] = {}
+            for kpi, having in kpis:
+                facts: dict[str, Fact] = {}
+                for measure in kpi.measures:
+                    key = (id(measure), id(having))
+                    if key not in sums:
+                        total: dict[str, Fact] = {}
+                        for asset in having:
+                            total = add_facts(total, closed[asset].facts[measure.name])
+                        sums[key] = total
+                    facts |= sums[key]
+                n = sum(closed[asset].n for asset in having)
+                late = sum(closed[asset].late for asset in having)
+                rows.append(Row(group, kpi.name, *_key(span), kpi.value(facts), n, late, kpi.unit))
+        return rows
+
+    def _pools(self, tracks: list[Track]) -> Pools:
+        """Which assets' facts are added up for which KPI of every line, area and site."""
         groups: dict[Asset, list[Track]] = {}
         for track in tracks:
             site, area, line, _ = track.asset
@@ -758,41 +1045,34 @@ class Engine:
             for depth in (3, 2, 1):
                 group = Asset._make((*levels[:depth], *[ALL] * (4 - depth)))
                 groups.setdefault(group, []).append(track)
-        rows: list[Row] = []
+        pools: Pools = []
         for group, members in groups.items():
-            sums: dict[tuple[int, ...], dict[str, Fact]] = {}
+            kpis: list[tuple[Kpi, tuple[Asset, ...]]] = []
+            shared: dict[tuple[Asset, ...], tuple[Asset, ...]] = {}
             for kpi in self._kpis:
                 if not kpi.rolls_up:
                     continue
-                having = [
-                    i for i, t in enumerate(members) if kpi.name in t.names and kpi.pools(t.kind)
-                ]
-                if not having:
-                    continue
-                facts: dict[str, Fact] = {}
-                for measure in kpi.measures:
-                    key = (id(measure), *having)
-                    if key not in sums:
-                        total: dict[str, Fact] = {}
-                        for i in having:
-                            mine = closed[members[i].asset]
-                            total = add_facts(total, mine.facts[measure.name])
-                        sums[key] = total
-                    facts |= sums[key]
-                n = sum(closed[members[i].asset].n for i in having)
-                late = sum(closed[members[i].asset].late for i in having)
-                rows.append(Row(group, kpi.name, *_key(span), kpi.value(facts), n, late, kpi.unit))
-        return rows
+                having = tuple(
+                    t.asset for t in members if kpi.name in t.names and kpi.pools(t.kind)
+                )
+                if having:
+                    kpis.append((kpi, shared.setdefault(having, having)))
+            pools.append((group, kpis))
+        return pools
 
 
-FORGET_EVERY = 60
-"""Blocks between two looks at what may be forgotten."""
+FORGET_EVERY_NS = 300 * NS_PER_S
+"""Time between two looks at what may be forgotten."""
 KEEP_NS = 900 * NS_PER_S
 """How long closed windows stay in memory; older ones are folded again from the journal."""
-REFOLD_AT_ONCE = 60
-"""The most blocks whose samples are read from the journal at once."""
+TOGETHER = 16
+"""The most blocks that are kept as one: if one is amended, all are read from the journal again."""
+REFOLD_AT_ONCE = 16
+"""The most blocks whose samples are read from the journal at once..."""
+RECALLED = 4
+"""...and for how many such stretches they are kept while records are amended, for other assets."""
 LANDMARK_NS = 3_600 * NS_PER_S
-"""At least so often it is kept for good what was known then."""
+"""So often it is remembered what was known then, as long as a record may be amended."""
 
 
 def _seniority(birth: Birth) -> tuple[int, int]:
@@ -833,12 +1113,38 @@ def _runs(numbers: set[int], most: int = sys.maxsize) -> list[tuple[int, int]]:
     return runs
 
 
-def _without(gap: tuple[int, int], blocks: set[int]) -> Iterator[tuple[int, int]]:
-    """What is left of a stretch without some blocks."""
-    first, end = gap
-    for block in sorted(block for block in blocks if first <= block < end):
-        if first < block:
-            yield first, block
-        first = block + 1
+def _without_spans(
+    whole: tuple[int, int], taken: Iterable[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """What is left of a stretch without some others, which are in order."""
+    first, end = whole
+    for low, high in taken:
+        if high <= first or low >= end:
+            continue
+        if first < low:
+            yield first, low
+        first = high
     if first < end:
         yield first, end
+
+
+def _nodes(first: int, end: int, most: int) -> Iterator[tuple[int, int]]:
+    """Blocks ``[first, end)`` in as few nodes as may be, each as its first block and how many.
+
+    >>> list(_nodes(3, 13, 16))
+    [(3, 1), (4, 4), (8, 4), (12, 1)]
+    """
+    while first < end:
+        size = min(first & -first or most, most, 1 << (end - first).bit_length() - 1)
+        yield first, size
+        first += size
+
+
+def _missing(track: Track, first: int, size: int) -> list[int]:
+    """Blocks of a node that are not here, where the node is not here itself."""
+    if size == 1:
+        return [] if first in track.blocks else [first]
+    if (first, size) in track.nodes:
+        return []
+    half = size // 2
+    return _missing(track, first, half) + _missing(track, first + half, half)

@@ -39,6 +39,10 @@ class Policy:
         """Whether a sample came after its pane was closed."""
         return arrival_ns > self.pane_end(t_ns) + self.lateness_ns
 
+    def late_before(self, arrival_ns: int) -> int:
+        """Samples with time before this came late with a message that arrived then."""
+        return -((self.lateness_ns - arrival_ns) // self.pane_ns + 1) * self.pane_ns
+
     def too_late(self, t_ns: int, arrival_ns: int) -> bool:
         """Whether a sample came too late to amend anything."""
         return arrival_ns > self.pane_end(t_ns) + self.retention_ns

@@ -5,9 +5,13 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge import kpis
+from edge.columns import Columns
 from edge.engine import Engine
+from edge.measures import Measure, Settling
 from edge.policy import Policy
 from edge.rows import ALL, Row
 from ingest.bins import bin_of
@@ -36,15 +40,16 @@ CHANNELS = {"state": "1", "produced": "1", "scrap": "1"}
 class Feed:
     """Records of one connection, and an engine's past made of them."""
 
-    def __init__(self, run: str | None = "r") -> None:
+    def __init__(self, run: str | None = "r", policy: Policy | None = None) -> None:
         self.records: list[Record] = []
         self.rows: dict[object, Row] = {}
         self.run = run
-        self.engine = Engine(Policy(), tuple(kpis.load().values()), self, run=run)
+        self.engine = Engine(policy or Policy(), tuple(kpis.load().values()), self, run=run)
+        self.recalled: list[tuple[int, int]] = []
         self._seq = 0
 
     def recall(self, first_ns: int, last_ns: int) -> list[Record]:
-        del first_ns, last_ns
+        self.recalled.append((first_ns, last_ns))
         return self.records
 
     def meta(self, arrival_ns: int, asset: Asset = ASSET) -> Meta:
@@ -288,3 +293,129 @@ def test_a_message_sent_after_it_arrived_is_read() -> None:
     [batch] = Uns().decode(Envelope("uns", "beilun/v1/s/a/l/m1/process", NOW, payload))
     assert isinstance(batch, Batch)
     assert (batch.meta.sent_ns, batch.meta.arrival_ns) == (NOW + 3 * S, NOW)
+
+
+# amending
+
+HOUR = 3_600 * S
+
+
+def again(records: list[Record], order: list[int], policy: Policy) -> dict[object, Row]:
+    """Last rows of records in some order, one at a time."""
+    feed = Feed(policy=policy)
+    for place in order:
+        feed.records.append(records[place])
+        feed.engine.feed([records[place]])
+        feed.keep(feed.engine.advance())
+    feed.keep(feed.engine.finish())
+    return {key: row._replace(revision=0) for key, row in feed.rows.items() if not row.gone}
+
+
+@pytest.mark.parametrize(
+    ("after_ns", "retention_ns"), [(2 * HOUR, 600 * S), (11 * HOUR, 600 * S), (5 * HOUR, HOUR)]
+)
+def test_a_record_inside_a_long_silence_makes_the_same_rows_early_and_late(
+    after_ns: int, retention_ns: int
+) -> None:
+    policy = Policy(retention_ns=retention_ns)
+    feed = Feed(policy=policy)
+    feed.birth(NOW, NOW)
+    feed.parts([NOW, NOW + 30 * S], NOW + 31 * S)
+    feed.parts([NOW + after_ns], NOW + after_ns + S)
+    feed.progress(NOW + 16 * HOUR)
+    feed.parts([NOW + 16 * HOUR], NOW + 16 * HOUR + S)
+    feed.progress(NOW + 17 * HOUR, end=True)
+    straight = again(feed.records, [0, 1, 2, 3, 4, 5], policy)
+    minutes = {r.window_start_ns for r in straight.values() if r.window_length_ns == 60 * S}
+    assert NOW + after_ns in minutes
+    for order in ([0, 1, 3, 2, 4, 5], [0, 1, 3, 4, 5, 2], [0, 3, 4, 2, 5, 1], [3, 4, 5, 2, 1, 0]):
+        assert again(feed.records, order, policy) == straight
+
+
+def test_a_late_record_is_followed_no_farther_than_it_changes_anything() -> None:
+    feed = Feed()
+    feed.birth(NOW, NOW)
+    for minute in range(180):
+        t_ns = NOW + minute * 60 * S
+        if minute != 100:
+            feed.parts([t_ns, t_ns + 50 * S], t_ns + 51 * S)
+        feed.progress(t_ns + 51 * S)
+    assert not feed.recalled
+    t_ns = NOW + 100 * 60 * S
+    feed.parts([t_ns, t_ns + 50 * S], t_ns + 51 * S)
+    assert feed.recalled
+    # Its neighbours, with which it was kept as one, and the hour whose rows it changes.
+    assert min(first for first, _ in feed.recalled) >= NOW + 60 * 60 * S
+    assert max(last for _, last in feed.recalled) <= NOW + 128 * 60 * S
+    assert feed.rows[ASSET, "output", 60 * S, t_ns].n == 2
+
+
+SETTLING = sorted(
+    {m.name: m for k in kpis.load().values() for m in k.measures if isinstance(m, Settling)}.items()
+)
+READING = st.tuples(st.integers(0, 179), st.integers(0, 40), st.integers(1, 3))
+
+
+@pytest.mark.parametrize("measure", [m for _, m in SETTLING], ids=[name for name, _ in SETTLING])
+@given(readings=st.dictionaries(st.integers(0, 11), st.lists(READING, max_size=8)))
+def test_a_settled_state_stands_for_the_state(
+    measure: Measure, readings: dict[int, list[tuple[int, int, int]]]
+) -> None:
+    assert isinstance(measure, Settling)
+    batches = [
+        Batch(
+            ASSET, "event", np.array([NOW + second * S]),
+            {measure.channels[which % len(measure.channels)]: np.array([float(value)])},
+            Meta(Identity("m1", boot, 12 * n + which), NOW),
+        )
+        for which, told in sorted(readings.items())
+        for n, (second, value, boot) in enumerate(told)
+    ]  # fmt: skip
+    a, b, c = (
+        measure.fold(Columns(batches, NOW + start * S, NOW + (start + 60) * S))
+        for start in (0, 60, 120)
+    )
+    ends = [NOW + 60 * S, NOW + 120 * S, NOW + 180 * S]
+    first = measure.edge(measure.zero(), NOW)
+    second = measure.edge(measure.merge(first, a), ends[0])
+    third = measure.edge(measure.merge(second, b), ends[1])
+    plain = [a, b, c]
+    settled = [
+        measure.settle(known, state)
+        for known, state in zip((first, second, third), plain, strict=True)
+    ]
+    for known, folded, state, end_ns in zip(
+        (first, second, third), plain, settled, ends, strict=True
+    ):
+        assert measure.edge(state, end_ns) == measure.edge(measure.merge(known, folded), end_ns)
+    for begin, before in ((0, first), (1, second), (2, third)):
+        for end in range(begin + 1, 4):
+            told = [before, before]
+            for i in range(begin, end):
+                told = [measure.merge(told[0], plain[i]), measure.merge(told[1], settled[i])]
+            assert measure.facts(told[0]) == measure.facts(told[1])
+            assert measure.edge(told[0], ends[end - 1]) == measure.edge(told[1], ends[end - 1])
+    joint = measure.merge(settled[0], measure.merge(settled[1], settled[2]))
+    assert measure.facts(measure.merge(first, joint)) == measure.facts(
+        measure.merge(measure.merge(measure.merge(first, a), b), c)
+    )
+
+
+@given(order=st.permutations(range(9)))
+def test_reordered_messages_and_new_starts_are_counted_whatever_order_they_are_fed_in(
+    order: list[int],
+) -> None:
+    feed = Feed()
+    # Start, number, arrival: 2 arrived after 3, 1 of start 2 with 2 of it; 4 twice, once later.
+    said = [(1, 1, 1), (1, 2, 4), (1, 3, 3), (1, 4, 5), (1, 4, 9), (2, 1, 6), (2, 2, 6), (3, 9, 8),
+            (3, 7, 9)]  # fmt: skip
+    for place in order:
+        boot, seq, second = said[place]
+        meta = Meta(Identity("m1", boot, seq), NOW + second * S, NOW, "r", "s/c", 1)
+        channels = {"state": np.array([6.0])}
+        feed.say(Batch(ASSET, "event", np.array([NOW]), channels, meta))
+    feed.engine.finish()
+    ledger = feed.engine.ledger
+    assert (ledger.reordered, ledger.rebooted) == (2, 2)
+    assert (ledger.accepted, ledger.duplicate, ledger.imbalance()) == (8, 1, 0)
+    assert ledger.entries()["reordered"] == 2

@@ -76,6 +76,20 @@ class Tailored(Protocol):
         ...
 
 
+@runtime_checkable
+class Settling(Protocol):
+    """A measure whose states are smaller once it is known what was known before.
+
+    Law: ``settle(edge(a, a.end), b)`` in the place of ``b`` gives the same facts, and the same
+    edges, after ``a`` or any other stretch with that edge; and so do merges of such states. Its own
+    edge is that of ``a`` and ``b`` together."""
+
+    def settle(self, known: Any, state: Any) -> Any:
+        """``state`` with all filled in that it takes from ``known``, the edge it follows on. What
+        is not known there is not known at all."""
+        ...
+
+
 def tailored(measure: Measure, birth: Birth) -> Measure:
     """A measure as it is for one asset."""
     return measure.of(birth) if isinstance(measure, Tailored) else measure

@@ -239,6 +239,17 @@ class Situations:
         counts = state.counts or ((),) * len(self.counters)
         return Spent((t_ns, t_ns), (), {}, last, tuple(map(carried, counts)))
 
+    def settle(self, known: Spent, state: Spent) -> Spent:
+        merged = self.merge(known, state)
+        head = (seg._replace(situation=_nothing_carried(seg.situation)) for seg in merged.head)
+        _, time = _settle((), merged.time, head)
+        entries: dict[Situation, int] = {}
+        for found, count in merged.entries.items():
+            situation = _nothing_carried(found)
+            entries[situation] = entries.get(situation, 0) + count
+        counts = tuple(filled(found, _settled) for found in merged.counts)
+        return Spent(state.span, (), time, merged.last, counts, entries)
+
     def facts(self, state: Spent) -> dict[str, Fact]:
         def times() -> Iterator[tuple[Situation, int]]:
             yield from state.time.items()
@@ -357,6 +368,10 @@ def _settle(
 
 def _replaced(situation: Situation, which: int, to: Value) -> Situation:
     return (*situation[:which], to, *situation[which + 1 :])
+
+
+def _settled(rise: Rise) -> Rise:
+    return Rise(rise.to, rise.by, _nothing_carried(rise.situation))
 
 
 def _nothing_carried(situation: Situation) -> Situation:
