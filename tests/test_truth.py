@@ -28,7 +28,7 @@ from simulator.factory import Factory, Made
 from simulator.link.link import Link
 from simulator.link.profile import load_profile
 from simulator.mes import Flow
-from simulator.network import Monitor
+from simulator.network import Counts, Monitor
 from simulator.plant import load_plant
 from simulator.plant.floor import Floor
 from simulator.plant.routes import Order
@@ -425,6 +425,16 @@ def test_truth_of_a_plant_that_did_nothing() -> None:
 
 
 # The network
+
+
+@given(parts=st.lists(st.lists(st.integers(0, (1 << 32) + 3) | st.integers(0, 10**15))))
+@settings(max_examples=60, deadline=None)
+def test_numbers_are_kept_whole_in_few_bytes(parts: list[list[int]]) -> None:
+    counts = Counts()
+    for part in parts:
+        counts.extend(np.array(part, dtype=np.int64))
+    assert counts.values().tolist() == [value for part in parts for value in part]
+
 
 FAULTS = [{"kind": "outage", "after": "130s", "length": "15s"}]
 HOPS = {

@@ -242,15 +242,15 @@ def test_a_work_unit_by_walking_through_its_log(factory: Factory) -> None:
         plan = floor.calendar.steps(START, START + HOUR)
         for window in range(6):
             low, high = START + window * 10 * MINUTE, START + (window + 1) * 10 * MINUTE
-            cuts = {low, high} | {t for log in (*logs, plan) for t, _ in log.between(low, high)}
-            cuts = sorted(cuts)
+            changes = {t for log in (*logs, plan) for t, _ in log.between(low, high)}
+            cuts = sorted({low, high} | changes)
             busy = apt = 0
             for a, b in pairwise(cuts):
-                state, mode, upkeep, order = (log.get(a) for log in logs)
+                state, mode, upkeep, number = (log.get(a) for log in logs)
                 if plan.get(a):
                     busy += b - a
                     produces = (mode, upkeep) == (Mode.PRODUCTION, Maintenance.NONE)
-                    apt += (b - a) * (produces and order > 0 and state == PackML.EXECUTE)
+                    apt += (b - a) * (produces and number > 0 and state == PackML.EXECUTE)
             made = scrap = rework = run_ns = 0
             allowed = Fraction(0)
             for t_ns in (t for t in unit.produced.t[1:] if low <= t < high):

@@ -37,7 +37,7 @@ class Delays:
     """Histogram of one-way delays of messages sent in the window."""
 
     name = "delay"
-    channels = ()
+    channels: tuple[str, ...] = ()
 
     closing = False
 

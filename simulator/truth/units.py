@@ -253,17 +253,17 @@ def _allowed(unit: CastingCell | WorkUnit, end_ns: int, w: Windows) -> list[Numb
     of scrap allows for ``PSQ / (POQ + PSQ)`` of each piece."""
     orders = unit.floor.dispatch.orders
     t_ns, n = counted(unit.produced, end_ns)
-    numbers = unit.order.at(t_ns - 1)
-    shares: dict[Fraction, list[int]] = {}
-    for number in sorted({*numbers.tolist()} - {0}):
-        order = orders[number]
-        share = Fraction(order.planned_scrap, order.quantity + order.planned_scrap)
-        shares.setdefault(share, []).append(number)
-    planned: list[Number] = [0] * len(w.spans)
-    for share, mine in shares.items():
-        if share:
-            counts = w.totals(t_ns, n * np.isin(numbers, mine))
-            planned = [total + n * share for total, n in zip(planned, counts, strict=True)]
+    numbers, which = np.unique(unit.order.at(t_ns - 1), return_inverse=True)
+    shares = [
+        Fraction(order.planned_scrap, order.quantity + order.planned_scrap) if order else Fraction()
+        for order in map(orders.get, numbers.tolist())
+    ]
+    planned: list[Number] = []
+    low, high = w.cuts(t_ns, w.after)
+    for first, last in zip(low.tolist(), high.tolist(), strict=True):
+        pieces = np.zeros(len(shares), dtype=np.int64)
+        np.add.at(pieces, which[first:last], n[first:last])
+        planned.append(sum(shares[at] * int(pieces[at]) for at in np.flatnonzero(pieces)))
     return planned
 
 
