@@ -16,7 +16,7 @@ from collections.abc import Collection
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -52,7 +52,7 @@ class Claim(BaseModel):
     @field_validator("kpi", "same_as")
     @classmethod
     def _is_known(cls, kpi: str, info: ValidationInfo) -> str:
-        known: Collection[str] = (info.context or {}).get("kpis", ())
+        known: Collection[str] = cast("dict[str, Any]", info.context or {}).get("kpis", ())
         if kpi and known and kpi not in known:
             raise ValueError(f"unknown KPI {kpi!r}{tomlfile.guess(kpi, known)}")
         return kpi

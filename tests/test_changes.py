@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.changes import Change, changed, values_at
@@ -45,6 +45,7 @@ VALUES = st.one_of(st.integers(), st.text(max_size=3), st.lists(st.integers(), m
 CHANGES = st.dictionaries(st.sampled_from(PATHS), VALUES, min_size=1, max_size=4).map(change)
 
 
+@settings(deadline=None)
 @given(one=CHANGES)
 def test_a_change_is_pure_made_once_however_often_and_seen_at_its_paths(one: Change) -> None:
     before = deepcopy(DATA)
@@ -55,6 +56,7 @@ def test_a_change_is_pure_made_once_however_often_and_seen_at_its_paths(one: Cha
         assert set(map(repr, values_at(after, path))) == {repr(value)}
 
 
+@settings(deadline=None)
 @given(values=st.dictionaries(st.sampled_from(PATHS), VALUES, min_size=2), data=st.data())
 def test_changes_of_different_places_may_come_in_any_order(
     values: dict[str, Any], data: st.DataObject

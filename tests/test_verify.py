@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beilun import scenario_pages, steady
@@ -34,6 +34,9 @@ from simulator.plant import make_plant
 
 MINUTE = 60 * NS_PER_S
 
+unhurried = settings(deadline=None)
+"""A loaded machine is no finding."""
+
 # statistics --------------------------------------------------------------------------------------
 
 
@@ -50,6 +53,7 @@ def test_student_t_has_the_values_of_the_tables(share: float, freedom: int, know
     assert student_t(share, freedom) == pytest.approx(known, abs=5e-8)
 
 
+@unhurried
 @given(share=st.floats(0.51, 0.999), freedom=st.integers(1, 60))
 def test_student_t_grows_with_its_share_and_falls_with_freedom(share: float, freedom: int) -> None:
     assert student_t(share, freedom) > student_t(share, freedom + 1) > 0
@@ -69,6 +73,7 @@ def test_one_seed_has_no_interval_and_a_missing_value_no_mean() -> None:
     assert estimate([1.0, 3.0]) == Estimate(2.0, pytest.approx(12.7062047))
 
 
+@unhurried
 @given(cut=st.integers(0, 8), batches=st.integers(16, 30), high=st.floats(5, 50), dice=st.randoms())
 def test_mser_cuts_a_step_just_where_it_ends(
     cut: int, batches: int, high: float, dice: random.Random
@@ -525,6 +530,7 @@ def test_directions_of_a_report_are_told_apart_and_are_together_the_whole() -> N
     assert Delays().fold(told).delays == {10: 8, 20: 4}
 
 
+@unhurried
 @given(
     changes=st.lists(
         st.tuples(st.integers(0, 300), st.sampled_from([3, 6, 10])),
