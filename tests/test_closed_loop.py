@@ -314,7 +314,7 @@ def test_a_longer_outage_costs_the_minutes_of_a_piece() -> None:
     made = plant(*SHOP)
     cycles = only(ran(made, real("private-5g", 1), to_ns=START + 2 * HOUR // 3), RobotArm).cycles
     hit = 4
-    after_ns = cycles[hit - 1][0] - 50 * NS_PER_MS - START  # the arm asks for the next one then
+    after_ns = cycles.end_ns[hit - 1] - 50 * NS_PER_MS - START  # the arm asks for the next one then
     links = [real("private-5g", 1, round(s * NS_PER_S), after_ns) for s in OUTAGES_S]
     waits = [wait_us(ran(made, link, to_ns=START + 2 * HOUR // 3)) for link in links]
     assert never_better([waited[hit] for waited in waits])
