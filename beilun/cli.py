@@ -29,6 +29,7 @@ VERBS = {
     "import": ("import_", "turn a tabular log into a recording"),
     "explain": ("explain", "say where on the link the time of messages went"),
     "score": ("score", "hold a simulated run's KPIs against the truth"),
+    "verify": ("verify", "run the published scenarios, and hold them against the headlines"),
     "map": ("map", "draft a mapping for someone else's telemetry"),
     "store": ("store", "check a remote store, or send it what it is owed"),
     "watch": ("watch", "show live KPIs in this terminal"),

@@ -34,26 +34,36 @@ def make_factory(scenario: Scenario, run: str, *, trace: bool = False) -> "Facto
 
     ``trace`` keeps the way of every message over the link; it changes no message.
     """
-    from config.faults import ClockStep
+    from config.faults import DataFault
     from simulator.factory import Factory
     from simulator.link.layout import load_layout
     from simulator.link.link import Link
     from simulator.link.profile import load_profile
-    from simulator.plant import load_plant
+    from simulator.plant import make_plant
 
     file = scenario.plant_file()
-    plant = load_plant(file)
+    plant = make_plant(scenario.plant_data(), at=str(file))
     layout = None
     if plant.radio is not None:
         folder = file.parent if isinstance(file, Path) else Path()
         layout = load_layout(plant.radio.layout, folder)
     profile = load_profile(scenario.network)
-    clocks = [fault for fault in scenario.fault if isinstance(fault, ClockStep)]
-    faults = [fault for fault in scenario.fault if not isinstance(fault, ClockStep)]
+    spoilt = [fault for fault in scenario.fault if isinstance(fault, DataFault)]
+    faults = [fault for fault in scenario.fault if not isinstance(fault, DataFault)]
     link = Link(profile, scenario.seed, layout, faults, scenario.start)
-    span = (scenario.start, scenario.length)
-    names = link.cell_names
-    return Factory(plant, link, scenario.seed, run, *span, cells=names, clocks=clocks, trace=trace)
+    return Factory(
+        plant,
+        link,
+        scenario.seed,
+        run,
+        scenario.start,
+        scenario.length,
+        interval_ns=scenario.interval_ns,
+        pane_ns=scenario.edge.pane_ns,
+        cells=link.cell_names,
+        faults=spoilt,
+        trace=trace,
+    )
 
 
 def run_offline(scenario: Scenario, path: Path) -> Outcome:

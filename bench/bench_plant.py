@@ -50,6 +50,6 @@ def test_a_shift_of_events_only(benchmark: Any) -> None:
 def test_truth_of_a_shift(benchmark: Any) -> None:
     floor = Floor(load_plant("quickstart"), Link(load_profile("ethernet"), 1), 1, START)
     floor.run_to(START + SHIFT_NS)
-    nobody = Monitor("ningbo", (), (), ())
+    nobody = Monitor("ningbo", (), (), (), START)
     rows = benchmark(truth_rows, floor, nobody, START, START + SHIFT_NS)
     assert len(rows) > 20_000

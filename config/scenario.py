@@ -1,4 +1,17 @@
-"""A scenario: a plant, a network, a seed, a span of time, and what is expected of it."""
+"""A scenario: a plant, a network, a seed, a span of time, and what is expected of it.
+
+One may be based on another and say by named changes what is different:
+
+    base = "ikd-before"
+    [[change]]
+    name = "dispatch-on-event"
+    why = "vehicles are called when a container is full, not every 30 minutes"
+    set = { "transport.dispatch" = "event" }
+
+It then has everything of its base but what it is called, its summary and its expectations; keys and
+tables it gives itself replace the base's as a whole. Plant and network differ by changes only, so
+that nothing differs without a reason.
+"""
 
 from collections.abc import Collection, Mapping
 from importlib.resources import files
@@ -19,10 +32,19 @@ from pydantic import (
 
 from config import tomlfile
 from config.campus import Campus
+from config.changes import OWN, Change, changed
 from config.errors import ConfigError, UsageError
 from config.faults import Fault
 from config.globs import asset_matches
-from config.units import NS_PER_DAY, NS_PER_S, DurationNs, TimeNs, format_duration, parse_time
+from config.units import (
+    NS_PER_DAY,
+    NS_PER_S,
+    DurationNs,
+    TimeNs,
+    format_duration,
+    parse_duration,
+    parse_time,
+)
 from config.windows import (
     UNIT,
     Window,
@@ -206,15 +228,22 @@ class Tolerance(BaseModel):
         return abs(got - expected) <= max(self.absolute, self.relative * abs(expected))
 
 
+def _needs_all_or_a_base(schema: dict[str, Any]) -> None:
+    """In the file of a scenario with a base, the base has what is required."""
+    schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["base"]}]
+
+
 class Scenario(BaseModel):
     """All that a run depends on; a run is a pure function of it and of the version."""
 
-    model_config = _STRICT
+    model_config = ConfigDict(**_STRICT, json_schema_extra=_needs_all_or_a_base)
 
     name: str = ""
     """By default the name of the file."""
     summary: str = ""
     """One line that says what it shows."""
+    base: str = ""
+    """A shipped scenario by name, or a path to a scenario file, that this one is based on."""
     plant: str
     """A shipped plant by name, or a path to a plant file, relative to the scenario."""
     network: str = "private-5g"
@@ -225,18 +254,26 @@ class Scenario(BaseModel):
     """Where virtual time starts."""
     length: DurationNs
     """How much virtual time passes."""
+    telemetry: str = "1s"
+    """How often devices sample their signals, in whole seconds, like 1s or 1m; `events`: never, and
+    what happened is sent bundled."""
     edge: EdgeSettings = EdgeSettings()
     """How the edge cuts time."""
     fault: Annotated[tuple[Fault, ...], Field(strict=False)] = ()
     """What goes wrong with the network, and when; `beilun faults` describes them."""
     campus: Campus | None = None
     """What may leave the campus; without this table nothing is counted and nothing withheld."""
+    change: Annotated[tuple[Change, ...], Field(strict=False)] = ()
+    """What is different from the base; without a base, from the plant as its file has it."""
     expect: Annotated[tuple[Expect, ...], Field(strict=False)] = ()
     """What must hold at the end."""
     tolerance: dict[str, Tolerance] = {}
     """Per KPI, how far a replay may differ; default: not at all."""
 
     _folder: Path = PrivateAttr(default=Path())
+    _base: "Scenario | None" = PrivateAttr(default=None)
+    _written: dict[str, Any] = PrivateAttr(default_factory=dict[str, Any])
+    """In the words of the file, with what it has from its base."""
 
     @field_validator("plant")
     @classmethod
@@ -253,6 +290,16 @@ class Scenario(BaseModel):
     def _has_network(cls, network: str) -> str:
         return _known("network", network, network_names())
 
+    @field_validator("telemetry")
+    @classmethod
+    def _is_interval(cls, telemetry: str) -> str:
+        if telemetry == "events":
+            return telemetry
+        interval_ns = parse_duration(telemetry)
+        if not 0 < interval_ns <= NS_PER_DAY or interval_ns % NS_PER_S:
+            raise ValueError("needs whole seconds, like 1s or 1m, at most a day; or events")
+        return format_duration(interval_ns)
+
     @field_validator("tolerance")
     @classmethod
     def _of_known_kpis(
@@ -261,6 +308,16 @@ class Scenario(BaseModel):
         for kpi in tolerance:
             _known("KPI", kpi, _context(info).get("kpis", ()))
         return tolerance
+
+    @field_validator("change")
+    @classmethod
+    def _each_once(cls, changes: tuple[Change, ...], info: ValidationInfo) -> tuple[Change, ...]:
+        if not info.data.get("base") and any(change.own for change in changes):
+            raise ValueError("it has no base whose network it could change; write network itself")
+        names = [change.name for change in changes]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two are called {', '.join(twice)}")
+        return changes
 
     @model_validator(mode="after")
     def _names_windows_in_use(self) -> Self:
@@ -274,17 +331,50 @@ class Scenario(BaseModel):
                 raise ValueError(f"{where}.window {label} is not in edge.windows ({used})")
         return self
 
+    @property
+    def interval_ns(self) -> int | None:
+        """Between samples of a signal; ``None`` where none are taken."""
+        return None if self.telemetry == "events" else parse_duration(self.telemetry)
+
     def plant_file(self) -> Path | Traversable:
         """Where the plant is described."""
         if _is_path(self.plant):
             return self._folder / self.plant
         return files("config") / "plants" / f"{self.plant}.toml"
 
-    def within(self, folder: Path) -> Self:
+    def plant_data(self) -> dict[str, Any]:
+        """The tables of the plant with every change made, the base's first; not yet validated."""
+        made: list[Change] = []
+        here: Scenario | None = self
+        while here is not None:
+            made = [*here.change, *made]
+            here = here._base
+        return changed(tomlfile.load(self.plant_file()), made, at=f"scenario {self.name}")
+
+    @property
+    def based_on(self) -> "Scenario | None":
+        """The scenario this one is based on, by itself."""
+        return self._base
+
+    def with_only(self, names: Collection[str]) -> Self:
+        """The same scenario with some of its changes: those that have these names."""
+        kept = tuple(change for change in self.change if change.name in names)
+        network = self.network if self._base is None else self._base.network
+        for change in kept:
+            network = change.own.get("network", network)
+        return self.model_copy(update={"change": kept, "network": network})
+
+    def within(self, folder: Path, base: "Scenario | None", written: Mapping[str, Any]) -> Self:
         """The same scenario, its relative paths starting at ``folder``."""
         same = self.model_copy()
-        same._folder = folder
+        same._folder, same._base, same._written = folder, base, dict(written)
         return same
+
+    def inherited(self) -> dict[str, Any]:
+        """What a scenario that is based on this one has of it, in the words of the file."""
+        left = ("name", "summary", "base", "change", "expect")
+        plant = str(Path(str(self.plant_file())).resolve()) if _is_path(self.plant) else self.plant
+        return {k: v for k, v in self._written.items() if k not in left} | {"plant": plant}
 
 
 def scenario_names() -> list[str]:
@@ -330,15 +420,65 @@ def read_scenario(
     kpis: Collection[str] = (),
     changes: Mapping[str, object] | None = None,
 ) -> Scenario:
-    """A scenario from its file, which also names it."""
+    """A scenario from its file, which also names it; see ``find_scenario``."""
+    return _read(source, kpis, changes or {}, ())
+
+
+def _read(
+    source: Path | Traversable,
+    kpis: Collection[str],
+    changes: Mapping[str, object],
+    above: tuple[str, ...],
+) -> Scenario:
+    """``above``: the files that are based on this one, to end where one is based on itself."""
+    at = str(source)
     folder = source.parent if isinstance(source, Path) else Path()
-    data = {"name": source.name.removesuffix(".toml"), **tomlfile.load(source), **(changes or {})}
+    written = tomlfile.load(source)
+    base: Scenario | None = None
+    if isinstance(name := written.get("base"), str):
+        if restated := [key for key in ("plant", *OWN) if key in written]:
+            raise ConfigError(
+                f"{' and '.join(restated)}: it has that from its base",
+                at=at,
+                hint="write what is different as a [[change]], with its reason",
+            )
+        base = _base(name, folder, kpis, (*above, at))
+        written = {**base.inherited(), **written, **_own(written)}
+    data = {"name": source.name.removesuffix(".toml"), **written, **changes}
     context: Mapping[str, object] = {"folder": folder, "kpis": kpis}
     try:
-        return tomlfile.validate(data, Scenario, at=str(source), context=context).within(folder)
+        made = tomlfile.validate(data, Scenario, at=at, context=context)
     except ConfigError as error:
         error.hint = error.hint or "`beilun config schema scenario` lists every setting"
         raise
+    return made.within(folder, base, written)
+
+
+def _base(name: str, folder: Path, kpis: Collection[str], above: tuple[str, ...]) -> Scenario:
+    path = _is_path(name)
+    if not path and name not in scenario_names():
+        known = tomlfile.guess(name, scenario_names())
+        raise ConfigError(f"base: unknown scenario {name!r}{known}", at=above[-1])
+    source = folder / name if path else files("config") / "scenarios" / f"{name}.toml"
+    if str(source) in above or len(above) > _DEEPEST:
+        raise ConfigError("base: it is based on itself", at=above[-1])
+    return _read(source, kpis, {}, above)
+
+
+_DEEPEST = 20
+
+
+def _own(written: Mapping[str, Any]) -> dict[str, Any]:
+    """What the changes of a file, not yet validated, set of the scenario itself."""
+    found: dict[str, Any] = {}
+    changes = written.get("change")
+    for change in cast("list[object]", changes) if isinstance(changes, list) else []:
+        table = cast("dict[str, Any]", change) if isinstance(change, dict) else {}
+        values = table.get("set")
+        if isinstance(values, dict):
+            values = cast("dict[str, Any]", values)
+            found |= {key: value for key, value in values.items() if key in OWN}
+    return found
 
 
 def _context(info: ValidationInfo) -> dict[str, Any]:

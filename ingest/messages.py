@@ -57,6 +57,8 @@ class Birth:
     """An asset announces itself: its kind, and the unit of each channel it will ever send.
 
     ``limits`` are the lower and the upper specification limit of channels that have both.
+    ``by_exception``: it tells of its states when they change and not again, so that a state holds
+    until the next, however long it is silent.
     """
 
     asset: Asset
@@ -67,6 +69,7 @@ class Birth:
     limits: Mapping[str, tuple[float, float]] = field(
         default_factory=dict[str, tuple[float, float]]
     )
+    by_exception: bool = False
 
 
 @dataclass(frozen=True, slots=True)

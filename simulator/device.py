@@ -12,6 +12,7 @@ hold entries of the near future (the phases of a shot that is known to end well)
 
 import importlib
 import pkgutil
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,8 +33,8 @@ from ingest.packml import Maintenance, Mode, PackML
 from ingest.topics import is_level
 
 if TYPE_CHECKING:
-    from simulator.plant import Order
     from simulator.plant.floor import Floor
+    from simulator.plant.routes import Order
 
 Ints = NDArray[np.int64]
 Process = Generator[simpy.Event, Any, None]
@@ -99,13 +100,16 @@ class DeviceSpec(BaseModel):
 
 
 class Steps:
-    """A step function of time, right-continuous: from ``t[i]`` on its value is ``v[i]``."""
+    """A step function of time, right-continuous: from ``t[i]`` on its value is ``v[i]``.
+
+    Entries are kept as plain 64-bit integers, 16 bytes each.
+    """
 
     __slots__ = ("t", "v")
 
     def __init__(self, t_ns: int, value: int) -> None:
-        self.t = [t_ns]
-        self.v = [value]
+        self.t = array("q", (t_ns,))
+        self.v = array("q", (value,))
 
     @property
     def last(self) -> int:
@@ -127,6 +131,27 @@ class Steps:
     def add(self, t_ns: int, count: int = 1) -> None:
         """Step up by ``count``: a counter."""
         self.set(t_ns, self.v[-1] + count)
+
+    def extend(self, times: Times | Sequence[int], values: Ints | Sequence[int]) -> None:
+        """``set`` many entries at once, in order of time: the same function of time."""
+        t, v = np.asarray(times, dtype=np.int64), np.asarray(values, dtype=np.int64)
+        if len(t) != len(v):
+            raise ValueError(f"{len(t)} times for {len(v)} values")
+        if not len(t):
+            return
+        if t[0] < self.t[-1] or bool((np.diff(t) < 0).any()):
+            raise ValueError(f"time runs back: after {self.t[-1]}")
+        ends = np.append(t[1:] != t[:-1], True)  # of several at one time the last counts
+        t, v = t[ends], v[ends]
+        if t[0] == self.t[-1]:
+            self.v[-1] = int(v[0])
+        changes = np.diff(v, prepend=self.v[-1]) != 0
+        self.t.frombytes(t[changes].tobytes())
+        self.v.frombytes(v[changes].tobytes())
+
+    def add_many(self, times: Times | Sequence[int]) -> None:
+        """Step up by one at each of many times, in order of time: a counter."""
+        self.extend(times, np.arange(1, len(times) + 1, dtype=np.int64) + self.v[-1])
 
     def get(self, t_ns: int) -> int:
         """The value at one time."""
@@ -150,20 +175,23 @@ class Steps:
         return list(zip(self.t[low:high], self.v[low:high], strict=True))
 
 
+_LARGE = 1 << 62
+"""Kilowatts over weeks, as a product of watts and nanoseconds, would be too large for 64 bits."""
+
+
 class Meter:
     """The integral of a piecewise constant rate, exact in integers, read on a fixed grid.
 
     Watts times nanoseconds are nanojoules; the reading is the whole number of ``grid`` in them.
     """
 
-    __slots__ = ("_cells", "_rest", "_sum", "grid", "rate")
+    __slots__ = ("_cells", "_rest", "grid", "rate")
 
     def __init__(self, t_ns: int, rate: int, grid: int) -> None:
         self.rate = Steps(t_ns, rate)
         self.grid = grid
-        self._sum = 0
-        self._cells = [0]
-        self._rest = [0]
+        self._cells = array("q", (0,))
+        self._rest = array("q", (0,))
 
     def set(self, t_ns: int, rate: int) -> None:
         """The rate from ``t_ns`` on."""
@@ -173,25 +201,70 @@ class Meter:
         since_ns, old = before.t[-1], before.last
         before.set(t_ns, rate)
         if len(before.t) > len(self._cells):
-            self._sum += old * (t_ns - since_ns)
-            cells, rest = divmod(self._sum, self.grid)
-            self._cells.append(cells)
+            cells, rest = divmod(self._rest[-1] + old * (t_ns - since_ns), self.grid)
+            self._cells.append(self._cells[-1] + cells)
             self._rest.append(rest)
+
+    def extend(self, times: Times | Sequence[int], rates: Ints | Sequence[int]) -> None:
+        """``set`` many rates at once, in order of time: the same integral."""
+        log, known = self.rate, len(self.rate.t)
+        log.extend(times, rates)
+        if len(log.t) == known:
+            return
+        t = np.array(log.t[known - 1 :], dtype=np.int64)
+        spans, rate = np.diff(t), np.array(log.v[known - 1 : -1], dtype=np.int64)
+        cells, rest = self._flow(rate, spans)
+        rest = np.cumsum(rest) + self._rest[-1]
+        cells = np.cumsum(cells) + self._cells[-1] + rest // self.grid
+        self._cells.frombytes(cells.tobytes())
+        self._rest.frombytes((rest % self.grid).tobytes())
+
+    def _flow(self, rate: Ints, spans: Ints) -> tuple[Ints, Ints]:
+        """Rate times span as whole cells and what is left of them."""
+        whole, part = np.divmod(spans, self.grid)
+        cells, rest = np.divmod(rate * part, self.grid)
+        return rate * whole + cells, rest
 
     def at(self, times: Times) -> Ints:
         """Readings at ascending times."""
+        if not len(times):
+            return np.empty(0, dtype=np.int64)
         low = max(bisect_right(self.rate.t, int(times[0])) - 1, 0)
         high = max(bisect_right(self.rate.t, int(times[-1])), low + 1)
         since = np.array(self.rate.t[low:high], dtype=np.int64)
         index = np.maximum(np.searchsorted(since, times, side="right") - 1, 0)
         rate = np.array(self.rate.v[low:high], dtype=np.int64)[index]
-        rest = np.array(self._rest[low:high], dtype=np.int64)[index]
         cells = np.array(self._cells[low:high], dtype=np.int64)[index]
-        return cells + (rest + rate * (times - since[index])) // self.grid
+        rest = np.array(self._rest[low:high], dtype=np.int64)[index]
+        spans = times - since[index]
+        if int(spans.max()) * int(np.abs(rate).max()) < _LARGE:  # as it mostly is
+            return cells + (rest + rate * spans) // self.grid
+        more, left = self._flow(rate, spans)
+        return cells + more + (rest + left) // self.grid
 
     def get(self, t_ns: int) -> int:
         """The reading at one time."""
         return int(self.at(np.array([t_ns], dtype=np.int64))[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A stretch of time ``(after_ns, to_ns]`` that a device reports on."""
+
+    after_ns: int
+    to_ns: int
+    times: Times
+    """When signals are sampled, ascending and evenly spaced; empty: they are not."""
+    bundled: bool = False
+    """What happened goes out as one message per stream, sent at the end, not one per event."""
+
+    @classmethod
+    def every(cls, after_ns: int, to_ns: int, interval_ns: int | None = NS_PER_S) -> "Stretch":
+        """Sampled at each whole multiple of an interval; ``None``: events only, bundled."""
+        if interval_ns is None:
+            return cls(after_ns, to_ns, np.empty(0, dtype=np.int64), True)
+        first_ns = (after_ns // interval_ns + 1) * interval_ns
+        return cls(after_ns, to_ns, np.arange(first_ns, to_ns + 1, interval_ns, dtype=np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,10 +330,10 @@ class Device(Protocol):
         """Its life; started once, at the start of the run."""
         ...
 
-    def reports(self, times: Times) -> list[Report]:
-        """What it says about the block of whole seconds ``times`` (ascending, ``(start, end]``).
+    def reports(self, stretch: Stretch) -> list[Report]:
+        """What it says about a stretch of time.
 
-        Called once per block, in order, when the process has passed the block's end.
+        Called once per stretch, in order and without gaps, when the process has passed its end.
         """
         ...
 
@@ -368,14 +441,19 @@ class Unit:
         self.state.set(self.env.now, state)
         self.energy.set(self.env.now, self.watts(state))
 
-    def stand_by(self, reset_s: float) -> Process:
-        """Wait without an order, IDLE in planned time, for as long as the plant runs."""
+    def stand_by(self, reset_s: float, bell: Bell) -> Process:
+        """Wait without an order, IDLE in planned time, until a bell rings; ends STOPPED or IDLE's
+        successor: in a state from which it can reset."""
         self.register(None)
-        while True:
+        rung = bell.event
+        while not rung.triggered:
             yield from self.rest()
             yield from self.pace(PackML.RESETTING, reset_s)
             self.enter(PackML.IDLE)
-            yield self.env.timeout(self.planned_left_ns())
+            yield rung | self.env.timeout(self.planned_left_ns())
+            if rung.triggered:
+                yield from self.pace(PackML.STOPPING, 1.0)
+                self.enter(PackML.STOPPED)
 
     def pace(self, state: PackML, seconds: float) -> Process:
         """Be in a state for some time."""
@@ -432,27 +510,30 @@ class Unit:
         }  # fmt: skip
         return Columns(self.asset, "state", t_ns, (t_ns,), ch)
 
-    def state_reports(self, times: Times) -> list[Report]:
-        """Each change of state, mode or maintenance in the block, at once."""
-        logs = [self.state]
-        logs += [self.mode] if "mode" in self.channels else []
-        logs += [self.maintenance] if "maintenance" in self.channels else []
-        changes = {t_ns for log in logs for t_ns, _ in log.between(*span(times))}
-        return [self.state_report(t_ns) for t_ns in sorted(changes)]
+    def state_reports(self, stretch: Stretch) -> list[Report]:
+        """Each change of state, mode or maintenance, with all of them as they are then."""
+        logs = {"state": self.state, "mode": self.mode, "maintenance": self.maintenance}
+        told = {name: steps for name, steps in logs.items() if name in self.channels}
+        span = (stretch.after_ns, stretch.to_ns)
+        changes = {t_ns for steps in told.values() for t_ns, _ in steps.between(*span)}
+        times = np.array(sorted(changes), dtype=np.int64)
+        columns = {name: steps.at(times).tolist() for name, steps in told.items()}
+        return event_reports(self.asset, "state", stretch, times.tolist(), columns)
 
     def process_reports(
-        self, times: Times, ch: Mapping[str, Sequence[float | int | None]]
+        self, stretch: Stretch, ch: Mapping[str, Sequence[float | int | None]]
     ) -> list[Report]:
-        """Columns over the block, cut into panes; each is sent when it is full."""
+        """The signals sampled, cut into panes; each is sent when it is full."""
+        times: list[int] = stretch.times.tolist()
         return [
             Columns(
                 self.asset,
                 "process",
-                int(times[high - 1]),
-                times[low:high].tolist(),
+                times[high - 1],
+                times[low:high],
                 {name: values[low:high] for name, values in ch.items()},
             )
-            for low, high in panes(times)
+            for low, high in panes(stretch.times)
         ]
 
     def pieces(self) -> int:
@@ -465,16 +546,50 @@ SCAN_NS = 100 * NS_PER_MS
 """A controller's cycle: no state lasts shorter, so that no change is hidden by the next."""
 
 
-def span(times: Times) -> tuple[int, int]:
-    """The block ``(start, end]`` of whole seconds."""
-    return int(times[0]) - NS_PER_S, int(times[-1])
+def pane_of(interval_ns: int) -> int:
+    """How long samples so far apart are gathered: 10 s, or 10 samples if that is longer."""
+    return max(PANE_NS, 10 * interval_ns)
 
 
 def panes(times: Times) -> list[tuple[int, int]]:
-    """Index ranges of the panes in a block of seconds; a sample on a pane's end belongs to it."""
-    numbers = (times - 1) // PANE_NS
+    """Index ranges of the panes of samples; a sample on a pane's end belongs to it."""
+    if not len(times):
+        return []
+    every_ns = int(times[1] - times[0]) if len(times) > 1 else NS_PER_S
+    numbers = (times - 1) // pane_of(every_ns)
     cuts = [0, *(np.nonzero(np.diff(numbers))[0] + 1).tolist(), len(times)]
     return list(pairwise(cuts))
+
+
+BUNDLED = 1_000
+"""Events that go into one message at most; it may have 256 KiB."""
+
+
+def event_reports(
+    asset: Asset,
+    stream: str,
+    stretch: Stretch,
+    times_ns: Sequence[int],
+    columns: Mapping[str, Sequence[float | int | None]],
+) -> list[Report]:
+    """What happened at ascending times of a stretch: a message each, sent at once, or when they are
+    bundled one with all of them (as many as fit), sent at the stretch's end; none if nothing
+    happened."""
+    if not len(times_ns):
+        return []
+    if stretch.bundled:
+        parts = [slice(low, low + BUNDLED) for low in range(0, len(times_ns), BUNDLED)]
+        return [
+            Columns(
+                asset, stream, stretch.to_ns, times_ns[part],
+                {name: values[part] for name, values in columns.items()},
+            )
+            for part in parts
+        ]  # fmt: skip
+    return [
+        Columns(asset, stream, t_ns, (t_ns,), {name: (v[i],) for name, v in columns.items()})
+        for i, t_ns in enumerate(times_ns)
+    ]
 
 
 def rounded(values: Floats, decimals: int) -> list[float]:

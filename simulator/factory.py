@@ -3,9 +3,10 @@
 Theory of operation
 ===================
 
-The plant runs ahead in blocks of three minutes, whatever chunks are asked for, so that results
-cannot depend on them. What was sent in a block rides its device's own bearer; then it waits at the
-connection of the device's area, and a chunk lets go of everything that has arrived by its end:
+The plant runs ahead in blocks (of three minutes where signals are sampled every second), whatever
+chunks are asked for, so that results cannot depend on them. What was sent in a block rides its
+device's own bearer; then it waits at the connection of the device's area, and a chunk lets go of
+everything that has arrived by its end:
 
     block   |-- plant runs, devices report, link says when it arrives --|--
     chunk   |------------------|------------------|------------------|----
@@ -19,6 +20,13 @@ network's monitor stand beside the MEC: their connections are wires.
 A device first says what it is (its birth) and how it is (its first reports). What the link loses of
 that is said again every second until it arrives, in the words of the start: only the time of
 sending is a later one. A birth therefore precedes all else of its device only where none is lost.
+
+Between a device and its terminal faults may spoil what it says (``simulator.data_faults``). A
+message is numbered when it is made, though it may go to the terminal later, and one that is sent
+twice keeps its number: of two that arrive the second is published and not counted as made.
+
+Without samples what happened goes out in bundles, one per device, stream and block: blocks are
+hours then, and the network reports once per pane of the edge.
 """
 
 import heapq
@@ -32,14 +40,25 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from config.errors import ConfigError
-from config.faults import ClockStep
+from config.faults import ClockSkew, ClockStep, DataFault
 from config.globs import asset_matches
 from config.units import NS_PER_S
 from config.windows import Window
 from ingest import topics
 from ingest.messages import Asset, Times, TruthRow
 from ingest.recording import Tracer
-from simulator.device import PANE_NS, Device, Ints, Limited, Report, ns
+from simulator.data_faults import Said, Spoiler
+from simulator.device import (
+    PANE_NS,
+    Device,
+    Ints,
+    Limited,
+    Report,
+    Stretch,
+    VdaConnection,
+    ns,
+    pane_of,
+)
 from simulator.link.surroundings import CAUSES
 from simulator.network import AREA as NETWORK
 from simulator.network import CHANNELS, Born, Monitor, slice_of
@@ -47,13 +66,21 @@ from simulator.plant import Plant
 from simulator.plant.floor import Floor
 from simulator.plant.terminal import TELEMETRY, Terminal
 from simulator.truth import WINDOWS, truth_rows
-from simulator.wire import STAMP_BYTES, Clock, Jump, Unstamped, Wire, birth, progress, stamped
+from simulator.wire import STAMP_BYTES, Clock, Unstamped, Upset, Wire, birth, progress, stamped
 
 if TYPE_CHECKING:
     from simulator.link.link import Link
 
 BLOCK_NS = 180 * NS_PER_S
 """The plant runs ahead by so much: in shorter blocks calls would cost more than the work."""
+BLOCK_SAMPLES = 60
+"""Where signals are sampled rarely it runs ahead by so many samples."""
+BLOCK_DEVICES = 100
+"""With more devices than that it runs ahead by less: what is under way is held in memory."""
+RARE_NS = 60 * NS_PER_S
+"""A device that samples less often says that its states hold until they change."""
+BUNDLE_NS = 12 * 3_600 * NS_PER_S
+"""Where they are not sampled it runs ahead by so much, and what happened is sent as often."""
 CHUNK_NS = 60 * NS_PER_S
 AGAIN_NS = NS_PER_S
 """How soon a device says again what was lost of its birth and first reports."""
@@ -105,7 +132,8 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The fate of a connection's messages; ``made == lost + shed + published`` at the end."""
+    """The fate of a connection's messages; ``made == lost + shed + published`` at the end, where
+    of two with one number that arrive only one counts."""
 
     made: int
     lost: dict[str, int]
@@ -121,19 +149,28 @@ class _Carrier(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Sending:
     """A message on its way to its carrier, at a true time: its stamps may say another."""
 
     conn: str
     carrier: str
+    asset: str
     sent_ns: int
+    made_ns: int
+    """Before it is sent, where a fault holds it back: messages are numbered in this order."""
     message: Unstamped
     until_heard: bool = False
     """Whether it is said again when the link loses it."""
+    boot: int = 1
+    seq: int = 0
+    """Its number of that boot; 0 before it has one."""
+    copy_of: "_Sending | None" = None
+    """The same message, sent just before with the same number."""
 
 
 _sent_ns = attrgetter("sent_ns")
+_made_ns = attrgetter("made_ns")
 
 
 class _Carried(NamedTuple):
@@ -148,7 +185,10 @@ class _Arrived(NamedTuple):
 
     arrival_ns: int
     asset: str
+    boot: int
     seq: int
+    again: bool
+    """Whether one with this number has been published, or will be."""
     sent_ns: int
     message: Unstamped
 
@@ -161,6 +201,8 @@ class _Member:
     kind: str
     terminal: Terminal
     clock: Clock
+    spoiler: Spoiler | None
+    """``None`` where no fault touches it."""
 
 
 class Connection:
@@ -169,6 +211,7 @@ class Connection:
     def __init__(self, name: str) -> None:
         self.name = name
         self.next_cseq = 1
+        self._again = 0
         self._waiting: list[_Arrived] = []
         self._sent_ns: list[int] = []
         self._losses: list[tuple[int, str]] = []
@@ -188,6 +231,12 @@ class Connection:
         """A message is under way and known to arrive."""
         heapq.heappush(self._waiting, item)
 
+    def number(self, item: _Arrived) -> int:
+        """Number of a message that is published now."""
+        self._again += item.again
+        self.next_cseq += 1
+        return self.next_cseq - 1
+
     def by(self, t_ns: int) -> Iterator[_Arrived]:
         """Take what has arrived by a time."""
         while self._waiting and self._waiting[0].arrival_ns <= t_ns:
@@ -206,14 +255,18 @@ class Connection:
         n = bisect_right(self._losses, t_ns, key=itemgetter(0))
         self._lost.update(cause for _, cause in self._losses[:n])
         del self._losses[:n]
-        return Account(self._made, dict(sorted(self._lost.items())), 0, self.next_cseq - 1)
+        return Account(
+            self._made, dict(sorted(self._lost.items())), 0, self.next_cseq - 1 - self._again
+        )
 
 
 class Factory:
     """A plant whose devices publish over a link. The same arguments give the same messages.
 
-    ``cells`` names the cells of the link's layout, if it has one; ``clocks`` are the faults of the
-    devices' clocks. With ``trace`` the way of every message over the link is kept.
+    ``interval_ns`` lies between samples of a signal, whole seconds; ``None``: none are taken, and
+    what happened is sent bundled. ``pane_ns`` is the pane of the edge, which is told at least that
+    often how far each connection is. ``cells`` names the cells of the link's layout, if it has one.
+    With ``trace`` the way of every message over the link is kept.
     """
 
     def __init__(
@@ -225,15 +278,23 @@ class Factory:
         start_ns: int,
         length_ns: int,
         *,
+        interval_ns: int | None = NS_PER_S,
+        pane_ns: int = PANE_NS,
         cells: Sequence[str] = ("cell",),
-        clocks: Sequence[ClockStep] = (),
+        faults: Sequence[DataFault] = (),
         trace: bool = False,
     ) -> None:
         if start_ns % PANE_NS or length_ns % NS_PER_S or length_ns <= 0:
             raise ConfigError("a run starts on a full 10 s and lasts whole seconds", at="run")
+        if interval_ns is not None and (interval_ns % NS_PER_S or interval_ns <= 0):
+            raise ConfigError("signals are sampled every so many whole seconds", at="telemetry")
         self.site = plant.site
         self.floor = Floor(plant, link, seed, start_ns)
         self.run = run
+        self._interval_ns = interval_ns
+        self._pane_ns = max(PANE_NS, pane_ns // PANE_NS * PANE_NS)
+        """Between two messages about how far a connection is, and two of the network's monitor."""
+        self._block_ns = _block_ns(interval_ns, len(plant.device))
         self._start_ns = start_ns
         self._end_ns: int = start_ns + length_ns
         self._ahead_ns = start_ns
@@ -241,7 +302,7 @@ class Factory:
         self._out_ns = start_ns
         """How far chunks have been handed out."""
         self._wire = Wire()
-        self._seq: Counter[str] = Counter()
+        self._seq: Counter[tuple[str, int]] = Counter()
         self._unheard: dict[str, list[_Sending]] = {}
         """Per device what was lost of its birth and first reports, the last time they were said."""
         self._members = {
@@ -249,7 +310,8 @@ class Factory:
                 device,
                 spec.kind,
                 self.floor.terminal(device.asset),
-                Clock(_jumps(device.asset, clocks, start_ns)),
+                Clock(_upsets(device.asset, faults, start_ns)),
+                _spoiler(device.asset, faults, seed, start_ns),
             )
             for device, spec in zip(self.floor.devices, plant.device, strict=True)
         }
@@ -264,16 +326,36 @@ class Factory:
         ways = {way.slice for m in members for way in m.terminal.ways}
         self._slices = {name: slice_of(link, name) for name in ways}
         kinds = [m.kind for m in members]
-        self._monitor = Monitor(plant.site, cells, self._slices.values(), kinds)
+        self._monitor = Monitor(
+            plant.site,
+            cells,
+            self._slices.values(),
+            kinds,
+            start_ns,
+            every_ns=self._pane_ns,
+            pane_ns=pane_ns,
+        )
         self._tracer = Tracer(cells) if trace else None
         self._numbers: defaultdict[str, list[int]] = defaultdict(list)
         """Of what each carrier has taken since the link was last asked for its traces."""
+        self._held: list[_Sending] = []
+        """What a fault holds back in a device."""
         self._said_ns = start_ns
         self._stopped = False
         self._begun = False
 
-    def chunks(self, chunk_ns: int = CHUNK_NS) -> Iterator[Chunk]:
-        """The run, a chunk at a time; the last one says that nothing will follow."""
+    @property
+    def held_ns(self) -> int:
+        """How long a device keeps what it has to say until it sends it, at most."""
+        return self._block_ns if self._interval_ns is None else pane_of(self._interval_ns)
+
+    def chunks(self, chunk_ns: int | None = None) -> Iterator[Chunk]:
+        """The run, a chunk at a time; the last one says that nothing will follow.
+
+        By default a chunk is a minute, or a block where blocks are of hours.
+        """
+        if chunk_ns is None:
+            chunk_ns = CHUNK_NS if self.held_ns <= CHUNK_NS else self._block_ns
         if not self._begun:
             self._begun = True
             self._begin()
@@ -292,7 +374,7 @@ class Factory:
         self._stopped = True
 
     def truth(self, windows: Sequence[Window] = WINDOWS) -> list[TruthRow]:
-        """The true KPIs of what was handed out so far."""
+        """The true KPIs of what was handed out so far, in windows of whole panes or of orders."""
         return truth_rows(self.floor, self._monitor, self._start_ns, self._out_ns, windows)
 
     def trace(self) -> Tracer | None:
@@ -311,26 +393,41 @@ class Factory:
         floor.run_to(t_ns)  # what happens at the very start is part of the first reports
         batch: list[_Sending] = []
         for path, member in self._members.items():
-            batch += [self._birth(path, t_ns), *self._said(path, member.device.first_reports(t_ns))]
-        batch = [replace(each, until_heard=_holds(each.message)) for each in batch]
+            first = member.device.first_reports(t_ns)
+            batch.append(self._birth(path, t_ns))
+            spoiler = member.spoiler
+            batch += (
+                self._said(path, first)
+                if spoiler is None
+                else self._spoilt(path, spoiler.first(first))
+            )
+        for each in batch:
+            each.until_heard = _holds(each.message)
         for asset, kind, channels in floor.mes.announced():
-            batch.append(_Sending(MES, MES, t_ns, birth(asset, kind, channels, t_ns)))
+            said = birth(asset, kind, channels, t_ns)
+            batch.append(_Sending(MES, MES, str(asset), t_ns, t_ns, said))
         batch += self._wired(MES, floor.mes.first_reports(t_ns))
         batch += map(_announced, self._monitor.first(t_ns))
         self._send(batch, t_ns)
 
     def _advance(self) -> None:
-        start_ns, end_ns = self._ahead_ns, min(self._ahead_ns + BLOCK_NS, self._end_ns)
+        start_ns, block_ns = self._ahead_ns, self._block_ns
+        end_ns = min((start_ns // block_ns + 1) * block_ns, self._end_ns)
         floor = self.floor
         floor.run_to(end_ns)
-        times = np.arange(start_ns + NS_PER_S, end_ns + 1, NS_PER_S, dtype=np.int64)
-        batch = self._wired(MES, floor.mes.reports(times))
+        stretch = Stretch.every(start_ns, end_ns, self._interval_ns)
+        batch = self._wired(MES, floor.mes.reports(stretch))
         for path, member in self._members.items():
-            batch += self._said(path, member.device.reports(times))
+            reports, spoiler = member.device.reports(stretch), member.spoiler
+            batch += (
+                self._said(path, reports)
+                if spoiler is None
+                else self._spoilt(path, spoiler.spoil(reports, stretch))
+            )
         self._send(batch, end_ns)
         self._look(end_ns)
-        born, reports = self._monitor.reports(end_ns)
-        self._send([*map(_announced, born), *self._wired(NETWORK, reports)], end_ns)
+        born, reported = self._monitor.reports(end_ns)
+        self._send([*map(_announced, born), *self._wired(NETWORK, reported)], end_ns)
         self._ahead_ns = end_ns
 
     def _look(self, t_ns: int) -> None:
@@ -356,45 +453,89 @@ class Factory:
         asset = member.device.asset
         device, now_ns = member.device, member.clock.reads(t_ns)
         limits = device.limits if isinstance(device, Limited) else None
-        said = birth(asset, member.kind, device.channels, now_ns, limits)
-        return _Sending(asset.area, path, t_ns, said)
+        rare = self._interval_ns is None or self._interval_ns > RARE_NS
+        said = birth(asset, member.kind, device.channels, now_ns, limits, by_exception=rare)
+        return _Sending(asset.area, path, path, t_ns, t_ns, said)
 
     def _said(self, path: str, reports: Iterable[Report]) -> list[_Sending]:
         """What a device says, stamped by its own clock."""
         member = self._members[path]
+        conn, encode, dated = member.device.asset.area, self._wire.encode, member.clock.dated
         return [
-            _Sending(member.device.asset.area, path, report.sent_ns, self._wire.encode(part))
+            _Sending(conn, path, path, report.sent_ns, report.sent_ns, encode(part))
             for report in reports
-            for part in member.clock.dated(report)
+            for part in dated(report)
         ]
+
+    def _spoilt(self, path: str, said: Iterable[Said]) -> list[_Sending]:
+        """What faults have left of what a device says."""
+        out: list[_Sending] = []
+        parts: list[_Sending] = []
+        for each in said:
+            if each.again:
+                out += [replace(part, copy_of=part) for part in parts]
+                continue
+            if each.report is None:
+                parts = [self._birth(path, each.goes_ns)]
+            else:
+                if isinstance(each.report, VdaConnection):
+                    self._wire.restart(each.report.asset.name)
+                parts = self._said(path, [each.report])
+            for part in parts:
+                part.sent_ns, part.made_ns, part.boot = each.goes_ns, each.said_ns, each.boot
+                part.until_heard = each.until_heard and _holds(part.message)
+            out += parts
+        return out
 
     def _wired(self, name: str, reports: Iterable[Report]) -> list[_Sending]:
         """What is said on a connection that is a wire."""
-        return [_Sending(name, name, r.sent_ns, self._wire.encode(r)) for r in reports]
+        encode = self._wire.encode
+        return [
+            _Sending(name, name, str(r.asset), r.sent_ns, r.sent_ns, encode(r)) for r in reports
+        ]
 
     def _send(self, batch: list[_Sending], end_ns: int) -> None:
-        """Put all that is sent up to a time on its carriers, and number it per asset in order of
-        sending."""
+        """Put all that is sent up to a time on its carriers, and number it per asset in the order
+        in which it was made."""
         by_carrier: dict[str, list[_Sending]] = {carrier: [] for carrier in self._unheard}
+        batch, self._held = [*self._held, *batch], []
         for each in sorted(batch, key=_sent_ns):
-            by_carrier.setdefault(each.carrier, []).append(each)
+            if each.sent_ns > end_ns:
+                self._held.append(each)
+            else:
+                by_carrier.setdefault(each.carrier, []).append(each)
         carried = [
             one for name, own in by_carrier.items() for one in self._carried(name, own, end_ns)
         ]
+        self._number([*(each for each, _ in carried), *self._held])
+        came: set[int] = set()
         sent: defaultdict[str, list[int]] = defaultdict(list)
-        for each, arrival_ns in sorted(carried, key=lambda one: one[0].sent_ns):
-            asset = str(each.message.asset)
-            self._seq[asset] += 1
-            seq = self._seq[asset]
+        for each, arrival_ns in carried:
             if self._tracer is not None and each.carrier in self._members:
-                self._numbers[each.carrier].append(seq)
-            sent[each.conn].append(each.sent_ns)
+                self._numbers[each.carrier].append(each.seq)
+            again = each.copy_of is not None and id(each.copy_of) in came and arrival_ns >= 0
+            if not again:
+                sent[each.conn].append(each.sent_ns)
             if arrival_ns >= 0:
-                self._monitor.post(each.message, each.sent_ns, arrival_ns)
-                item = _Arrived(arrival_ns, asset, seq, each.sent_ns, each.message)
+                came.add(id(each))
+                if not again:
+                    self._monitor.post(each.message, each.sent_ns, arrival_ns)
+                item = _Arrived(
+                    arrival_ns, each.asset, each.boot, each.seq, again, each.sent_ns, each.message
+                )
                 self._connections[each.conn].arrive(item)
         for conn, times in sent.items():
             self._connections[conn].sent(times)
+
+    def _number(self, batch: Iterable[_Sending]) -> None:
+        """Give every message its number that has none."""
+        for each in sorted((one for one in batch if not one.seq), key=_made_ns):
+            if each.copy_of is not None:
+                each.seq = each.copy_of.seq
+                continue
+            start = (each.asset, each.boot)
+            self._seq[start] += 1
+            each.seq = self._seq[start]
 
     def _carried(self, name: str, own: list[_Sending], end_ns: int) -> Iterator[_Carried]:
         """What becomes of messages in order of time on one carrier, and between them of what is
@@ -406,13 +547,16 @@ class Factory:
                 self._unheard[name] = unheard
                 break
             n = bisect_left(own, t_ns, key=_sent_ns)
-            yield from _carry(carrier, own[:n])
+            yield from self._watched(name, _carry(carrier, own[:n]))
             own = own[n:]
             now_ns = self._members[name].clock.reads(t_ns)
             again = [
-                replace(each, sent_ns=t_ns, message=replace(each.message, sent_ns=now_ns))
+                replace(
+                    each, sent_ns=t_ns, made_ns=t_ns, seq=0,
+                    message=replace(each.message, sent_ns=now_ns),
+                )
                 for each in unheard
-            ]
+            ]  # fmt: skip
             yield from self._watched(name, _carry(carrier, again))
         yield from self._watched(name, _carry(carrier, own))
 
@@ -420,17 +564,17 @@ class Factory:
         """The same, when it has been noted what has to be said again."""
         lost = [each for each, at in carried if at < 0 and each.until_heard]
         if lost:
-            self._unheard[name] = lost
+            self._unheard[name] = [*self._unheard.get(name, ()), *lost]
         return carried
 
     def _release(self, *, last: bool) -> Chunk:
         made: list[Made] = []
         said: list[ProgressAt] = []
-        end_ns, since_ns = self._out_ns, self._said_ns
+        end_ns, since_ns, pane_ns = self._out_ns, self._said_ns, self._pane_ns
         for connection in self._connections.values():
-            for pane_ns in range((since_ns // PANE_NS + 1) * PANE_NS, end_ns + 1, PANE_NS):
-                made += [self._made(connection, item) for item in connection.by(pane_ns)]
-                said.append(self._progress(connection, pane_ns, pane_ns, end=False))
+            for at_ns in range((since_ns // pane_ns + 1) * pane_ns, end_ns + 1, pane_ns):
+                made += [self._made(connection, item) for item in connection.by(at_ns)]
+                said.append(self._progress(connection, at_ns, at_ns, end=False))
             made += [self._made(connection, item) for item in connection.by(end_ns)]
             if last:
                 rest = [self._made(connection, item) for item in connection.rest(end_ns)]
@@ -442,11 +586,10 @@ class Factory:
         return Chunk(end_ns, by_arrival, sorted(said, key=lambda item: item.arrival_ns))
 
     def _made(self, connection: Connection, item: _Arrived) -> Made:
-        cseq = connection.next_cseq
-        connection.next_cseq += 1
+        cseq = connection.number(item)
         message, arrival_ns = item.message, item.arrival_ns
         payload = stamped(
-            message, run=self.run, conn=connection.name, cseq=cseq, seq=item.seq,
+            message, run=self.run, conn=connection.name, cseq=cseq, boot=item.boot, seq=item.seq,
             arrival_ns=arrival_ns,
         )  # fmt: skip
         return Made(connection.name, message.topic, payload, arrival_ns, cseq, message.retain)
@@ -469,9 +612,19 @@ class Factory:
         )
 
 
+def _block_ns(interval_ns: int | None, devices: int) -> int:
+    """How far the plant runs ahead, in whole panes of samples."""
+    if interval_ns is None:
+        return BUNDLE_NS
+    pane_ns = pane_of(interval_ns)
+    panes = max(BLOCK_NS, BLOCK_SAMPLES * interval_ns) // pane_ns
+    return max(min(panes, panes * BLOCK_DEVICES // devices), 1) * pane_ns
+
+
 def _announced(born: Born) -> _Sending:
     said = birth(born.asset, born.kind, CHANNELS, born.t_ns)
-    return _Sending(NETWORK, NETWORK, born.sent_ns, replace(said, sent_ns=born.sent_ns))
+    asset, t_ns = str(born.asset), born.sent_ns
+    return _Sending(NETWORK, NETWORK, asset, t_ns, t_ns, replace(said, sent_ns=t_ns))
 
 
 def _holds(message: Unstamped) -> bool:
@@ -498,11 +651,25 @@ def _losses(trace: Mapping[str, Ints]) -> Iterator[tuple[int, str]]:
     return zip(times, map(CAUSES.__getitem__, causes), strict=True)
 
 
-def _jumps(asset: Asset, clocks: Iterable[ClockStep], start_ns: int) -> list[Jump]:
+def _upsets(asset: Asset, faults: Iterable[DataFault], start_ns: int) -> list[Upset]:
     """What the faults do to the clock of one device."""
-    return [
-        Jump(begin_ns, begin_ns + fault.length, ns(fault.step_s))
-        for fault in clocks
-        if asset_matches(fault.asset, str(asset))
-        for begin_ns in (start_ns + fault.after,)
+    out: list[Upset] = []
+    for fault in faults:
+        begin_ns = start_ns + fault.after
+        if not asset_matches(fault.asset, str(asset)):
+            continue
+        if isinstance(fault, ClockStep):
+            out.append(Upset(begin_ns, begin_ns + fault.length, step_ns=ns(fault.step_s)))
+        elif isinstance(fault, ClockSkew):
+            out.append(Upset(begin_ns, begin_ns + fault.length, rate_ppm=fault.rate_ppm))
+    return out
+
+
+def _spoiler(asset: Asset, faults: Iterable[DataFault], seed: int, start_ns: int) -> Spoiler | None:
+    """What the other faults do to what one device says."""
+    mine = [
+        (number, fault)
+        for number, fault in enumerate(faults)
+        if not isinstance(fault, ClockStep | ClockSkew) and asset_matches(fault.asset, str(asset))
     ]
+    return Spoiler(asset, mine, seed, start_ns) if mine else None

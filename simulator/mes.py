@@ -1,47 +1,92 @@
 """The MES: it knows the calendar, orders, material and persons, and publishes all four."""
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
 
 from config.units import NS_PER_DAY, NS_PER_MS, NS_PER_S
 from ingest.messages import Asset, Times
 from ingest.packml import Maintenance, PackML
-from simulator.device import Columns, Report, Steps, Unit, span
+from simulator.device import (
+    Columns,
+    Ints,
+    Report,
+    Steps,
+    Stretch,
+    Unit,
+    event_reports,
+    on_grid,
+)
 
 if TYPE_CHECKING:
     from simulator.plant import CalendarSpec, Plant, Staff
+    from simulator.plant.routes import Order
 
 _MINUTE_NS = 60 * NS_PER_S
 
 
+_WEEK_M = 7 * 1440
+_MONDAY_NS = 4 * NS_PER_DAY
+"""The first Monday of the epoch, which began on a Thursday."""
+
+
 class Calendar:
-    """Planned busy time: shifts less breaks, the same every local day."""
+    """Planned busy time: shifts less breaks, the same every working week."""
 
     def __init__(self, spec: "CalendarSpec") -> None:
-        from simulator.plant import minutes
+        from simulator.plant import DAYS, minutes
 
         sign = -1 if spec.utc_offset.startswith("-") else 1
         self._offset_ns = sign * minutes(spec.utc_offset[1:]) * _MINUTE_NS
-        busy = {
-            m for s in spec.shift for m in range(minutes(s.start), minutes(s.end))
-        } - {m for s in spec.pause for m in range(minutes(s.start), minutes(s.end))}  # fmt: skip
-        self._edges = [m for m in range(1440) if (m in busy) != ((m - 1) % 1440 in busy)]
-        self._busy = busy
+        days = [1440 * at for at, day in enumerate(DAYS) if day in spec.days]
+        shifts = bytearray(_WEEK_M)
+        for number, shift in reversed(list(enumerate(spec.shift, 1))):
+            for day in days:
+                low, high = day + minutes(shift.start), day + minutes(shift.end)
+                shifts[low:high] = bytes([number]) * (high - low)
+        for pause in spec.pause:
+            for day in days:
+                low, high = day + minutes(pause.start), day + minutes(pause.end)
+                shifts[low:high] = bytes(high - low)
+        self._shifts = bytes(shifts)
+        """By minute of the local week the number of the shift, 0 where nothing is planned."""
+        self._edges = [m for m in range(_WEEK_M) if (shifts[m] > 0) != (shifts[m - 1] > 0)]
+        self._shift_edges = [m for m in range(_WEEK_M) if shifts[m] != shifts[m - 1]]
+
+    def _minute(self, t_ns: int) -> int:
+        return (t_ns + self._offset_ns - _MONDAY_NS) // _MINUTE_NS % _WEEK_M
+
+    def monday_ns(self, t_ns: int) -> int:
+        """When the local week of a time began."""
+        local_ns = t_ns + self._offset_ns - _MONDAY_NS
+        return t_ns - local_ns % (_WEEK_M * _MINUTE_NS)
 
     def planned(self, t_ns: int) -> bool:
         """Whether the plant is planned to be busy."""
-        return (t_ns + self._offset_ns) % NS_PER_DAY // _MINUTE_NS in self._busy
+        return self._shifts[self._minute(t_ns)] > 0
+
+    def shift(self, t_ns: int) -> int:
+        """The number of the shift that is planned to work, from 1; 0 if none is."""
+        return self._shifts[self._minute(t_ns)]
 
     def next_change_ns(self, t_ns: int) -> int | None:
-        """The first change after a time; ``None`` if there is never one."""
-        if not self._edges:
+        """When planned time next begins or ends after a time; ``None`` if it never does."""
+        return self._next_ns(self._edges, t_ns)
+
+    def next_shift_ns(self, t_ns: int) -> int | None:
+        """The same, or when one shift next follows another."""
+        return self._next_ns(self._shift_edges, t_ns)
+
+    def _next_ns(self, edges: list[int], t_ns: int) -> int | None:
+        if not edges:
             return None
-        local_ns = t_ns + self._offset_ns
-        day, minute = local_ns // NS_PER_DAY, local_ns % NS_PER_DAY // _MINUTE_NS
-        at = bisect_right(self._edges, minute)
-        edge = self._edges[at] if at < len(self._edges) else self._edges[0] + 1440
-        return day * NS_PER_DAY + edge * _MINUTE_NS - self._offset_ns
+        minute = self._minute(t_ns)
+        at = bisect_right(edges, minute)
+        edge = edges[at] if at < len(edges) else edges[0] + _WEEK_M
+        return t_ns - (t_ns + self._offset_ns) % _MINUTE_NS + (edge - minute) * _MINUTE_NS
 
     def pauses_ns(self, t_ns: int) -> int:
         """When planned time ends (at once if it is none; a century on if it never does)."""
@@ -67,84 +112,234 @@ class Calendar:
         return steps
 
 
-class Flow:
-    """Books pieces of the casting area: in at the shot, out at the warehouse, or lost on the way.
+class Counter(Steps):
+    """A counter whose events may be noted in any order and ahead of time.
 
-    A piece is one unit of material from shot to warehouse, so what was consumed is at every instant
-    what became good, what was lost, and what is in process. There are no by-products: integrated
-    goods are the goods. Times are booked in whole milliseconds, and an age is their difference: off
-    by less than one from the truth, and exact from there on.
+    What is asked about is settled for good: nothing may be noted for a time that was asked about.
+    """
+
+    __slots__ = ("_coming",)
+
+    def __init__(self, t_ns: int, value: int) -> None:
+        super().__init__(t_ns, value)
+        self._coming: list[tuple[Ints, Ints]] = []
+        """Times and counts that are not in the log yet."""
+
+    def add(self, t_ns: int, count: int = 1) -> None:
+        """Step up by ``count`` at a time."""
+        self.note(np.array((t_ns,), dtype=np.int64), np.array((count,), dtype=np.int64))
+
+    def add_many(self, times: Times | Sequence[int]) -> None:
+        """Step up by one at each of many times."""
+        t_ns = np.asarray(times, dtype=np.int64)
+        self.note(t_ns, np.ones(len(t_ns), dtype=np.int64))
+
+    def note(self, t_ns: Ints, counts: Ints) -> None:
+        """Step up by a count at each of many times."""
+        if len(t_ns):
+            self._coming.append((t_ns, counts))
+
+    def settle(self, to_ns: int) -> None:
+        """Bring the log up to a time."""
+        if not self._coming:
+            return
+        t_ns = np.concatenate([t for t, _ in self._coming])
+        counts = np.concatenate([count for _, count in self._coming])
+        order = np.argsort(t_ns, kind="stable")
+        t_ns, counts = t_ns[order], counts[order]
+        n = int(np.searchsorted(t_ns, to_ns, side="right"))
+        self.extend(t_ns[:n], np.cumsum(counts[:n]) + self.v[-1])
+        self._coming = [(t_ns[n:], counts[n:])] if n < len(t_ns) else []
+
+    def get(self, t_ns: int) -> int:
+        """The value at one time."""
+        self.settle(t_ns)
+        return super().get(t_ns)
+
+    def at(self, times: Times) -> Ints:
+        """Values at ascending times; an entry at exactly such a time counts."""
+        if len(times):
+            self.settle(int(times[-1]))
+        return super().at(times)
+
+    def between(self, after_ns: int, to_ns: int) -> list[tuple[int, int]]:
+        """Entries in ``(after_ns, to_ns]``."""
+        self.settle(to_ns)
+        return super().between(after_ns, to_ns)
+
+
+class Flow:
+    """Books pieces: in at the first operation, out at the warehouse, or lost on the way.
+
+    A piece is one unit of material from its first operation to the warehouse, so what was consumed
+    is at every instant what became good, what was lost, and what is in process. There are no
+    by-products: integrated goods are the goods. Times are booked in whole milliseconds, and an age
+    is their difference: off by less than one from the truth, and exact from there on.
+
+    Pieces may be booked ahead of time, when it is sure what will become of them. Each is of an
+    order; an order of which nothing is left in process is told to ``on_drained``.
     """
 
     def __init__(self, asset: Asset, now_ns: int, staff: "Staff | None" = None) -> None:
         self.asset = asset
         self.path = str(asset)
         self.staff = staff
-        self.entered = Steps(now_ns, 0)
-        self.left = Steps(now_ns, 0)
-        self.production_loss = Steps(now_ns, 0)
+        self.on_drained: Callable[[Order], None] = _nobody
+        self.on_left: Callable[[Order, int], None] = _nobody
+        self.entered = Counter(now_ns, 0)
+        self.left = Counter(now_ns, 0)
+        self.production_loss = Counter(now_ns, 0)
         """Scrap of any operation, a failed rework included."""
-        self.storage_loss = Steps(now_ns, 0)
+        self.storage_loss = Counter(now_ns, 0)
         """Spoilt in storage and transport."""
-        self.other_loss = Steps(now_ns, 0)
+        self.other_loss = Counter(now_ns, 0)
         """Cut up in the laboratory."""
-        self.scrapped = Steps(now_ns, 0)
+        self.scrapped = Counter(now_ns, 0)
         """All losses together."""
-        self.age_ms = Steps(now_ns, 0)
+        self.age_ms = Counter(now_ns, 0)
         """Sum over the pieces that left of the time from entry to exit."""
+        self.released = Counter(now_ns, 0)
+        self.started = Counter(now_ns, 0)
+        self.finished = Counter(now_ns, 0)
+        """Orders of which the first lot was released, the first lot was begun, and no piece was
+        left in process."""
+        self.lead_ms = Counter(now_ns, 0)
+        """Sum over the orders finished of the time from the first to the last."""
         self._steps = {
             "entered": self.entered, "left": self.left, "scrapped": self.scrapped,
             "consumed": self.entered, "good": self.left, "integrated_good": self.left,
             "production_loss": self.production_loss, "storage_loss": self.storage_loss,
-            "other_loss": self.other_loss,
+            "other_loss": self.other_loss, "orders_released": self.released,
+            "orders_started": self.started, "orders_finished": self.finished,
         }  # fmt: skip
+        self._sums = {"age_piece_s": self.age_ms, "lead_order_s": self.lead_ms}
 
     @property
     def channels(self) -> Mapping[str, str]:
         """What it tells of."""
-        counts = dict.fromkeys(self._steps, "1") | {"age_piece_s": "s"}
+        counts = dict.fromkeys(self._steps, "1") | dict.fromkeys(self._sums, "s")
         return counts if self.staff is None else counts | {"heads": "1", "value_cny": "CNY"}
 
-    def enter(self, t_ns: int) -> None:
+    # Pieces
+
+    def enter(self, t_ns: int, order: "Order") -> None:
         """A piece comes into being."""
-        self.entered.add(t_ns)
+        self.enter_many((t_ns,), order)
 
-    def lose(self, t_ns: int, loss: Steps) -> None:
+    def enter_many(self, times_ns: Times | Sequence[int], order: "Order") -> None:
+        """Pieces come into being."""
+        self.entered.add_many(times_ns)
+        order.in_process += len(times_ns)
+
+    def lose(self, t_ns: int, loss: Counter, order: "Order") -> None:
         """A piece is lost, of one of the three losses."""
-        loss.add(t_ns)
-        self.scrapped.add(t_ns)
+        self.lose_many((t_ns,), loss, order)
 
-    def leave(self, t_ns: int, entered_ns: Sequence[int]) -> None:
+    def lose_many(self, times_ns: Times | Sequence[int], loss: Counter, order: "Order") -> None:
+        """Pieces are lost, of one of the three losses."""
+        loss.add_many(times_ns)
+        self.scrapped.add_many(times_ns)
+        order.in_process -= len(times_ns)
+        self.check(order)
+
+    def leave(self, t_ns: int, entered_ns: Sequence[int], order: "Order") -> None:
         """Pieces go out as finished goods, each of its own age."""
-        if entered_ns:
-            self.left.add(t_ns, len(entered_ns))
-            out_ms = t_ns // NS_PER_MS
-            self.age_ms.add(t_ns, sum(out_ms - entry_ns // NS_PER_MS for entry_ns in entered_ns))
+        if not entered_ns:
+            return
+        self.left.add(t_ns, len(entered_ns))
+        entered_ms = np.array(entered_ns, dtype=np.int64) // NS_PER_MS
+        self.age_ms.add(t_ns, t_ns // NS_PER_MS * len(entered_ns) - int(entered_ms.sum()))
+        order.in_process -= len(entered_ns)
+        self.on_left(order, len(entered_ns))
+        self.check(order)
+
+    # Orders
+
+    def release(self, t_ns: int) -> None:
+        """An order goes onto the floor."""
+        self.released.add(t_ns)
+
+    def start(self, t_ns: int) -> None:
+        """The first lot of an order is begun."""
+        self.started.add(t_ns)
+
+    def finish(self, t_ns: int, lead_ns: int) -> None:
+        """No piece of an order is in process any more, so long after its release."""
+        self.finished.add(t_ns)
+        self.lead_ms.add(t_ns, lead_ns // NS_PER_MS)
+
+    def check(self, order: "Order") -> None:
+        """See whether anything of an order is left in process."""
+        if not order.jobs and not order.in_process and order.released_ns is not None:
+            self.on_drained(order)
+
+    # Reports
 
     def first_report(self, t_ns: int) -> Columns:
         """All counts at the start, and what is told once."""
-        report = self.report(t_ns)
+        report = Columns(self.asset, "flow", t_ns, (t_ns,), self._columns([t_ns]))
         if self.staff is None:
             return report
         once = {"heads": (self.staff.heads,), "value_cny": (self.staff.value_cny_per_piece,)}
         return Columns(self.asset, "flow", t_ns, (t_ns,), {**report.ch, **once})
 
-    def report(self, t_ns: int) -> Columns:
-        """All counts at a time."""
-        counts: dict[str, tuple[float]] = {
-            name: (steps.get(t_ns),) for name, steps in self._steps.items()
+    def reports(self, stretch: Stretch) -> list[Report]:
+        """All counts whenever one has changed."""
+        span = (stretch.after_ns, stretch.to_ns)
+        logs = (self.entered, self.left, self.scrapped, self.released, self.started, self.finished)
+        moves = sorted({t_ns for steps in logs for t_ns, _ in steps.between(*span)})
+        return event_reports(self.asset, "flow", stretch, moves, self._columns(moves))
+
+    def _columns(self, times_ns: Sequence[int]) -> dict[str, Sequence[float | int | None]]:
+        times = np.array(times_ns, dtype=np.int64)
+        counts: dict[str, Sequence[float | int | None]] = {
+            name: steps.at(times).tolist() for name, steps in self._steps.items()
         }
-        counts["age_piece_s"] = (self.age_ms.get(t_ns) / 1_000,)
-        return Columns(self.asset, "flow", t_ns, (t_ns,), counts)
-
-    def moves(self, after_ns: int, to_ns: int) -> list[int]:
-        """When anything changed in ``(after_ns, to_ns]``."""
-        logs = (self.entered, self.left, self.scrapped)
-        return sorted({t_ns for steps in logs for t_ns, _ in steps.between(after_ns, to_ns)})
+        return counts | {name: on_grid(s.at(times), 1_000) for name, s in self._sums.items()}
 
 
-_RUNNING = frozenset({PackML.EXECUTE})
-_TENDED = frozenset({PackML.RESETTING, PackML.STARTING, PackML.COMPLETING})
+def _nobody(*_: object) -> None:
+    """Nobody wants to know."""
+
+
+LOT_CHANNELS = {"lot_order": "1", "lot_step": "1", "lot_pieces": "1", "lot_begun": "1"}
+"""What the MES tells of a station about each lot and container: its order, the step of the route
+from 1, its pieces, and 1 where it is begun and 0 where it goes onward."""
+
+
+class Lots:
+    """Begin and end of each lot and container at each station."""
+
+    def __init__(self) -> None:
+        self._logs: dict[Asset, tuple[array[int], ...]] = {}
+        """By station times, orders, steps, pieces, and begun or not."""
+
+    def note(
+        self, asset: Asset, t_ns: int, order: "Order", step: int, pieces: int, begun: int
+    ) -> None:
+        """Something was begun, or went onward, at a station."""
+        if asset not in self._logs:
+            self._logs[asset] = tuple(array("q") for _ in range(1 + len(LOT_CHANNELS)))
+        row = (t_ns, order.number, step, pieces, begun)
+        for column, value in zip(self._logs[asset], row, strict=True):
+            column.append(value)
+
+    def reports(self, stretch: Stretch, units: Iterable[Unit]) -> list[Report]:
+        """What was begun and what went onward at the units that tell of it."""
+        out: list[Report] = []
+        told = {unit.asset for unit in units if "lot_order" in unit.channels}
+        for asset, (times, *columns) in self._logs.items():
+            if asset not in told:
+                continue
+            low, high = bisect_right(times, stretch.after_ns), bisect_right(times, stretch.to_ns)
+            values = [column[low:high].tolist() for column in columns]
+            ch = dict(zip(LOT_CHANNELS, values, strict=True))
+            out += event_reports(asset, "flow", stretch, times[low:high].tolist(), ch)
+        return out
+
+
+_RUNNING = (PackML.EXECUTE,)
+_TENDED = (PackML.RESETTING, PackML.STARTING, PackML.COMPLETING)
 
 
 class Crew:
@@ -155,7 +350,7 @@ class Crew:
     an order, ``tending`` to one that is set up or repaired. In thousandths of a person.
     """
 
-    channels: ClassVar[Mapping[str, str]] = {"attending": "1", "working": "1"}
+    channels: ClassVar[Mapping[str, str]] = {"attending": "1", "working": "1", "shift": "1"}
 
     def __init__(
         self, asset: Asset, staff: "Staff", calendar: Calendar, units: Iterable[Unit], now_ns: int
@@ -174,47 +369,62 @@ class Crew:
     def _there(self, t_ns: int) -> int:
         return self._present if self._calendar.planned(t_ns) else 0
 
-    def _bound(self, t_ns: int) -> int:
-        bound = 0
-        for unit in self._units:
-            state = unit.state.get(t_ns)
-            if unit.maintenance.get(t_ns) != Maintenance.NONE or state in _TENDED:
-                bound += self._tending
-            elif state in _RUNNING and unit.order.get(t_ns):
-                bound += self._running
-        return min(bound, self._there(t_ns))
-
     def follow(self, to_ns: int) -> None:
         """Take note of everything up to a time, which the units must have reached."""
         if to_ns <= self._known_ns:
             return
-        changes = {to_ns} if self._known_ns < self.attending.t[0] else set[int]()
-        for unit in self._units:
-            for steps in (unit.state, unit.maintenance, unit.order):
-                changes |= {t_ns for t_ns, _ in steps.between(self._known_ns, to_ns)}
-        t_ns = self._calendar.next_change_ns(self._known_ns)
+        after_ns = self._known_ns
+        plan = [to_ns] if after_ns < self.attending.t[0] else []
+        t_ns = self._calendar.next_change_ns(after_ns)
         while t_ns is not None and t_ns <= to_ns:
-            changes.add(t_ns)
+            plan.append(t_ns)
             t_ns = self._calendar.next_change_ns(t_ns)
-        for t_ns in sorted(changes):
-            self.attending.set(t_ns, self._there(t_ns))
-            self.working.set(t_ns, self._bound(t_ns))
+        changes = [np.array(plan, dtype=np.int64)]
+        for unit in self._units:
+            changes += [
+                np.array([t for t, _ in steps.between(after_ns, to_ns)], dtype=np.int64)
+                for steps in (unit.state, unit.maintenance, unit.order)
+            ]
+        times = np.unique(np.concatenate(changes))
+        if not len(times):
+            self._known_ns = to_ns
+            return
+        bound = np.zeros(len(times), dtype=np.int64)
+        for unit in self._units:
+            state = unit.state.at(times)
+            tended = (unit.maintenance.at(times) != Maintenance.NONE) | np.isin(state, _TENDED)
+            runs = np.isin(state, _RUNNING) & (unit.order.at(times) != 0)
+            bound += np.where(tended, self._tending, np.where(runs, self._running, 0))
+        there = np.array([self._there(t) for t in times.tolist()], dtype=np.int64)
+        self.attending.extend(times, there)
+        self.working.extend(times, np.minimum(bound, there))
         self._known_ns = to_ns
 
-    def report(self, t_ns: int) -> Columns:
-        """Both counts at a time."""
-        ch = {
-            "attending": (self.attending.get(t_ns) / 1_000,),
-            "working": (self.working.get(t_ns) / 1_000,),
-        }
-        return Columns(self.asset, "process", t_ns, (t_ns,), ch)
+    def first_report(self, t_ns: int) -> Columns:
+        """Both counts at the start, and the shift."""
+        self.follow(t_ns)
+        return Columns(self.asset, "process", t_ns, (t_ns,), self._columns([t_ns]))
 
-    def reports(self, after_ns: int, to_ns: int) -> list[Columns]:
-        """Every change in ``(after_ns, to_ns]``."""
+    def reports(self, stretch: Stretch) -> list[Report]:
+        """Every change of persons or shift."""
+        after_ns, to_ns = stretch.after_ns, stretch.to_ns
         self.follow(to_ns)
         logs = (self.attending, self.working)
         changes = {t_ns for steps in logs for t_ns, _ in steps.between(after_ns, to_ns)}
-        return [self.report(t_ns) for t_ns in sorted(changes)]
+        t_ns = self._calendar.next_shift_ns(after_ns)
+        while t_ns is not None and t_ns <= to_ns:
+            changes.add(t_ns)
+            t_ns = self._calendar.next_shift_ns(t_ns)
+        times = sorted(changes)
+        return event_reports(self.asset, "process", stretch, times, self._columns(times))
+
+    def _columns(self, times_ns: Sequence[int]) -> dict[str, Sequence[float | int | None]]:
+        times = np.array(times_ns, dtype=np.int64)
+        return {
+            "attending": on_grid(self.attending.at(times), 1_000),
+            "working": on_grid(self.working.at(times), 1_000),
+            "shift": [self._calendar.shift(t_ns) for t_ns in times_ns],
+        }
 
 
 class Mes:
@@ -223,9 +433,10 @@ class Mes:
 
     def __init__(
         self, plant: "Plant", calendar: Calendar, units: Iterable[Unit], assets: Iterable[Asset],
-        flow: Flow | None, now_ns: int,
+        flow: Flow | None, lots: Lots, now_ns: int, orders: "Mapping[int, Order]",
     ) -> None:  # fmt: skip
-        self._orders = {order.number: order for order in plant.order}
+        self._orders = orders
+        self._lots = lots
         self._calendar = calendar
         self._units = tuple(units)
         self._assets = tuple(assets)
@@ -252,42 +463,49 @@ class Mes:
         for report in self._planned(t_ns):
             once = {"co2_kg_per_kwh": (self._co2,)} if report.asset in metered else {}
             out.append(Columns(report.asset, "calendar", t_ns, (t_ns,), {**report.ch, **once}))
-        out += [self._order(unit, t_ns) for unit in self._units]
+        for unit in self._units:
+            columns = self._order(unit, [t_ns])
+            out.append(Columns(unit.asset, "orders", t_ns, (t_ns,), columns))
         out += [self.flow.first_report(t_ns)] if self.flow is not None else []
-        if self.crew is not None:
-            self.crew.follow(t_ns)
-            out.append(self.crew.report(t_ns))
-        return out
+        return out if self.crew is None else [*out, self.crew.first_report(t_ns)]
 
-    def reports(self, times: Times) -> list[Report]:
-        """Every change in the block, at once."""
-        after_ns, to_ns = span(times)
+    def reports(self, stretch: Stretch) -> list[Report]:
+        """Every change in the stretch, at once."""
+        after_ns, to_ns = stretch.after_ns, stretch.to_ns
         out: list[Report] = []
+        changes: list[int] = []
         t_ns = self._calendar.next_change_ns(after_ns)
         while t_ns is not None and t_ns <= to_ns:
-            out += self._planned(t_ns)
+            changes.append(t_ns)
             t_ns = self._calendar.next_change_ns(t_ns)
+        planned = {"planned": [int(self._calendar.planned(t_ns)) for t_ns in changes]}
+        for asset in self._assets:
+            out += event_reports(asset, "calendar", stretch, changes, planned)
         for unit in self._units:
             logs = (unit.order, unit.pri_ns, unit.psut_ns)
-            changes = {t for steps in logs for t, _ in steps.between(after_ns, to_ns)}
-            out += [self._order(unit, t) for t in sorted(changes)]
-        if self.flow is not None:
-            out += [self.flow.report(t) for t in self.flow.moves(after_ns, to_ns)]
-        return out if self.crew is None else [*out, *self.crew.reports(after_ns, to_ns)]
+            times = sorted({t for steps in logs for t, _ in steps.between(after_ns, to_ns)})
+            out += event_reports(unit.asset, "orders", stretch, times, self._order(unit, times))
+        out += [] if self.flow is None else self.flow.reports(stretch)
+        out += self._lots.reports(stretch, self._units)
+        return out if self.crew is None else [*out, *self.crew.reports(stretch)]
 
     def _planned(self, t_ns: int) -> list[Columns]:
         planned = (int(self._calendar.planned(t_ns)),)
         return [Columns(a, "calendar", t_ns, (t_ns,), {"planned": planned}) for a in self._assets]
 
-    def _order(self, unit: Unit, t_ns: int) -> Columns:
-        number = unit.order.get(t_ns)
-        order = self._orders.get(number)
-        ch = {
-            "order": (number,),
-            "pri_s": (unit.pri_ns.get(t_ns) / NS_PER_S,),
-            "psut_s": (unit.psut_ns.get(t_ns) / NS_PER_S,),
-            "quantity": (0 if order is None else order.quantity,),
+    def _order(
+        self, unit: Unit, times_ns: Sequence[int]
+    ) -> dict[str, Sequence[float | int | None]]:
+        """The order registered at some times."""
+        times = np.array(times_ns, dtype=np.int64)
+        numbers = unit.order.at(times).tolist()
+        orders = [self._orders.get(number) for number in numbers]
+        ch: dict[str, Sequence[float | int | None]] = {
+            "order": numbers,
+            "pri_s": on_grid(unit.pri_ns.at(times), NS_PER_S),
+            "psut_s": on_grid(unit.psut_ns.at(times), NS_PER_S),
+            "quantity": [0 if order is None else order.quantity for order in orders],
         }
         if "planned_scrap" in unit.channels:
-            ch["planned_scrap"] = (0 if order is None else order.planned_scrap,)
-        return Columns(unit.asset, "orders", t_ns, (t_ns,), ch)
+            ch["planned_scrap"] = [0 if o is None else o.planned_scrap for o in orders]
+        return ch

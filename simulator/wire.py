@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 
 import msgspec
@@ -31,35 +32,44 @@ class Unstamped:
 
 
 @dataclass(frozen=True, slots=True)
-class Jump:
-    """A stretch of true time, ``[start_ns, end_ns)``, in which a clock is wrong by a step."""
+class Upset:
+    """A stretch of true time, ``[start_ns, end_ns)``, in which a clock is wrong: by a step, and by
+    a rate in parts per million since the start."""
 
     start_ns: int
     end_ns: int
-    step_ns: int
+    step_ns: int = 0
+    rate_ppm: float = 0.0
+
+    def off_ns(self, t_ns: int) -> int:
+        """By how much, at a time of the stretch."""
+        return self.step_ns + round((t_ns - self.start_ns) * self.rate_ppm / 1_000_000)
 
 
 class Clock:
-    """A device's clock: true time, but for the jumps somebody made it take."""
+    """A device's clock: true time, but for what somebody did to it."""
 
-    def __init__(self, jumps: Iterable[Jump] = ()) -> None:
-        self._jumps = tuple(jumps)
+    def __init__(self, upsets: Iterable[Upset] = ()) -> None:
+        self._upsets = tuple(upsets)
 
     def reads(self, t_ns: int) -> int:
         """What it says at a true time."""
-        return t_ns + sum(j.step_ns for j in self._jumps if j.start_ns <= t_ns < j.end_ns)
+        return t_ns + sum(u.off_ns(t_ns) for u in self._at(t_ns))
+
+    def _at(self, t_ns: int) -> tuple[Upset, ...]:
+        return tuple(u for u in self._upsets if u.start_ns <= t_ns < u.end_ns)
 
     def dated(self, report: Report) -> list[Report]:
-        """A report with the stamps this clock gave, cut where the clock jumped under it: what was
+        """A report with the stamps this clock gave, cut where the clock was set under it: what was
         sampled before keeps its stamps, and within a message time runs forward."""
-        if not self._jumps:
+        if not self._upsets:
             return [report]
         sent_ns = self.reads(report.sent_ns)
         if not isinstance(report, Columns):
             return [replace(report, sent_ns=sent_ns)]
         parts: list[Report] = []
         numbered = enumerate(report.t_ns)
-        for _, samples in groupby(numbered, key=lambda sample: self.reads(sample[1]) - sample[1]):
+        for _, samples in groupby(numbered, key=lambda sample: self._at(sample[1])):
             part = list(samples)
             low, high = part[0][0], part[-1][0] + 1
             times = [self.reads(t_ns) for _, t_ns in part]
@@ -74,11 +84,16 @@ def birth(
     channels: Mapping[str, str],
     t_ns: int,
     limits: Mapping[str, tuple[float, float]] | None = None,
+    *,
+    by_exception: bool = False,
 ) -> Unstamped:
-    """The retained announcement of an asset, with the specification limits of its channels."""
+    """The retained announcement of an asset, with the specification limits of its channels, and
+    whether it tells of its states only when they change."""
     said: dict[str, object] = {"kind": kind, "t_ns": t_ns, "ch": channels}
     if limits:
         said["limits"] = limits
+    if by_exception:
+        said["by_exception"] = True
     body = _encode(said)
     return Unstamped(asset, topics.of(asset, "birth"), body, t_ns, True)
 
@@ -88,6 +103,11 @@ class Wire:
 
     def __init__(self) -> None:
         self._header_ids: dict[str, int] = {}
+
+    def restart(self, serial: str) -> None:
+        """A vehicle starts anew, and its header ids with it."""
+        for name in ("state", "connection"):
+            self._header_ids.pop(_vda_topic(serial, name), None)
 
     def encode(self, report: Report) -> Unstamped:
         """One report as one message."""
@@ -106,7 +126,7 @@ class Wire:
         retain: bool,
     ) -> Unstamped:
         serial = report.asset.name
-        topic = f"uagv/v2/{MANUFACTURER}/{serial}/{name}"
+        topic = _vda_topic(serial, name)
         number = self._header_ids.get(topic, 0)
         self._header_ids[topic] = (number + 1) % (1 << 32)
         header = {
@@ -120,14 +140,18 @@ class Wire:
         return Unstamped(report.asset, topic, body, report.sent_ns, retain, True)
 
 
+def _vda_topic(serial: str, name: str) -> str:
+    return f"uagv/v2/{MANUFACTURER}/{serial}/{name}"
+
+
 def stamped(
-    message: Unstamped, *, run: str, conn: str, cseq: int, seq: int, arrival_ns: int
+    message: Unstamped, *, run: str, conn: str, cseq: int, boot: int, seq: int, arrival_ns: int
 ) -> bytes:
     """The payload with its stamps, which are all known only on arrival."""
     exact = f',"asset":"{message.asset}","t_ns":{message.sent_ns}' if message.names_asset else ""
     stamps = (
-        f',"x_beilun":{{"run":{_text(run)},"conn":"{conn}","cseq":{cseq},"boot":1,"seq":{seq},'
-        f'"sent_ns":{message.sent_ns},"arrival_ns":{arrival_ns}{exact}}}}}'
+        f',"x_beilun":{{"run":{_text(run)},"conn":"{conn}","cseq":{cseq},"boot":{boot},'
+        f'"seq":{seq},"sent_ns":{message.sent_ns},"arrival_ns":{arrival_ns}{exact}}}}}'
     )
     return message.body[:-1] + stamps.encode()
 
@@ -149,8 +173,10 @@ def progress(
     )  # fmt: skip
 
 
-def _text(value: str) -> str:
-    return _encode(value).decode()
+@lru_cache(maxsize=16)
+def _text(text: str) -> str:
+    """A text as JSON."""
+    return _encode(text).decode()
 
 
 def _columns(report: Columns) -> Unstamped:
@@ -158,7 +184,11 @@ def _columns(report: Columns) -> Unstamped:
     said: dict[str, object] = {"t_ns": times[0]}
     if len(times) > 1:
         step = times[1] - times[0]
-        if step > 0 and times[-1] - times[0] == step * (len(times) - 1) and _regular(times, step):
+        if (
+            0 < step < 1 << 40
+            and times[-1] - times[0] == step * (len(times) - 1)
+            and _regular(times, step)
+        ):
             said["every_ns"] = step
         elif times[-1] == times[0]:
             said["after_ns"] = [0] * len(times)

@@ -43,7 +43,8 @@ _STREAMS = {
     "orders": ("order", "pri_s", "quantity", "planned_scrap"),
     "event": ("cycle_s", "biscuit_mm", "pressure_mpa", "diameter_mm"),
     "flow": ("entered", "left", "scrapped", "age_piece_s", "heads", "value_cny", "consumed",
-             "good", "integrated_good", "production_loss", "storage_loss", "other_loss"),
+             "good", "integrated_good", "production_loss", "storage_loss", "other_loss",
+             "orders_finished", "lead_order_s"),
 }  # fmt: skip
 _STREAM = {channel: stream for stream, channels in _STREAMS.items() for channel in channels}
 """Any other channel is on ``process``."""

@@ -2,9 +2,11 @@
 
 import json
 from bisect import bisect_right
+from collections import deque
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -13,16 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.units import NS_PER_MS, NS_PER_S, parse_time
-from simulator.device import VdaState
+from ingest.messages import Asset
+from simulator.device import Stretch, VdaState
 from simulator.devices.agv import Agv, Drive, trapezoid
 from simulator.link.layout import load_layout
 from simulator.link.link import Direction, Link
 from simulator.link.profile import load_profile
-from simulator.plant import Order, load_plant, make_plant
+from simulator.plant import load_plant, make_plant
 from simulator.plant.control import ORDER_BYTES, RETRY_NS, STATE_BYTES
 from simulator.plant.fleet import ANSWER_NS
 from simulator.plant.floor import Floor
 from simulator.plant.material import Container, Output
+from simulator.plant.routes import Order
 from simulator.wire import Wire
 
 START = parse_time("2026-01-05T00:00:00Z")
@@ -115,16 +119,24 @@ class Airs:
         return self.made[Direction.DOWN, "control"]
 
 
+class Platform:
+    """The output of a station: what is called for waits there."""
+
+    def take(self, container: Container) -> None:
+        """It is gone."""
+        assert container.pieces == 1
+
+
 class Station:
     """Where containers come from, or go to."""
 
-    def __init__(self, node: str, floor: Floor, sink: "Station | None" = None) -> None:
+    def __init__(self, node: str, floor: Floor) -> None:
         self.node = node
+        self.asset = Asset("s", "x", "y", node)
         self.got_ns: list[int] = []
+        self.got: list[int] = []
+        self.output = cast(Output, Platform())
         self._env = floor.env
-        self.output = Output(
-            floor.env, 1, 1, lambda c: floor.fleet.call(c, self, (sink,) if sink else ())
-        )
 
     def free(self) -> int:
         return 1
@@ -135,6 +147,13 @@ class Station:
     def receive(self, container: Container) -> None:
         assert container.pieces == 1
         self.got_ns.append(self._env.now)
+        self.got.append(container.order.number)
+
+
+def box(number: int = 7, due_ns: int = 0) -> Container:
+    """A container with a piece of some order."""
+    order = cast(Order, SimpleNamespace(number=number, due_ns=due_ns))
+    return Container(order, deque([START]))
 
 
 def shop(link: Airs, **device: Any) -> tuple[Agv, Floor, Station]:
@@ -152,9 +171,7 @@ def shop(link: Airs, **device: Any) -> tuple[Agv, Floor, Station]:
     floor = Floor(plant, cast(Link, link), 1, START)
     sink = Station("f", floor)
     floor.run_to(START)
-    Station("a", floor, sink).output.put(
-        Order(number=7, unit="-", product="p", quantity=1, pri_s=1), START
-    )
+    floor.fleet.call(box(), Station("a", floor), (sink,))
     (agv,) = floor.devices
     assert isinstance(agv, Agv)
     return agv, floor, sink
@@ -170,13 +187,13 @@ def ride(link: Airs, minutes: float = 10, **device: Any) -> tuple[Agv, int]:
 
 
 def driven(agv: Agv) -> Drive:
-    (drive,) = (drive for drive in agv._drives if len(drive.way) > 2)
+    (drive,) = (drive for drive in agv._drives if len(drive.way) > 1)
     return drive
 
 
 def states(agv: Agv, minutes: int) -> list[VdaState]:
-    times = np.arange(1, 60 * minutes + 1, dtype=np.int64) * NS_PER_S + START
-    return [r for r in agv.reports(times) if isinstance(r, VdaState)]
+    stretch = Stretch.every(START, START + 60 * minutes * NS_PER_S)
+    return [r for r in agv.reports(stretch) if isinstance(r, VdaState)]
 
 
 # Motion
@@ -214,7 +231,7 @@ def test_a_base_that_grows_in_time_costs_nothing() -> None:
         agv, took_ns = ride(Airs(delay_ms))
         assert took_ns == whole_ns
         assert (agv.halted_ns, agv.base_wait_ns) == (0, 0)
-        assert max(s.update for s in states(agv, 10)) == 2  # up to c, e, f
+        assert max(s.update for s in states(agv, 10)) == 3  # up to a, c, e, f
 
 
 def test_a_base_that_grows_late_costs_time_and_more_the_later_it_comes() -> None:
@@ -225,9 +242,9 @@ def test_a_base_that_grows_late_costs_time_and_more_the_later_it_comes() -> None
     assert all(a < b for a, b in pairwise(took))
     assert waits == sorted(waits)
     assert waits[0] == 0
-    # From standstill each update costs one for one: a round trip more for each of the two.
-    assert took[-1] - took[-2] == 2 * 2 * 15_000 * NS_PER_MS
-    assert waits[-1] - waits[-2] == 2 * 2 * 15_000 * NS_PER_MS
+    # From standstill each update costs one for one: a round trip more for each of the three.
+    assert took[-1] - took[-2] == 3 * 2 * 15_000 * NS_PER_MS
+    assert waits[-1] - waits[-2] == 3 * 2 * 15_000 * NS_PER_MS
     assert all(agv.halted_ns == 0 for agv, _ in rides)
 
 
@@ -235,15 +252,16 @@ def test_without_a_base_it_stands_at_the_node_where_it_ends() -> None:
     agv, _ = ride(Airs(5_000))
     drive = driven(agv)
     stands = [t for t, v in zip(agv.waited.rate.t, agv.waited.rate.v, strict=True) if v]
-    assert [drive.at(t) for t in stands] == [(40.0, 0.0), (75.0, 0.0)]
+    assert [drive.at(t) for t in stands] == [(0.0, 0.0), (40.0, 0.0), (75.0, 0.0)]
     asks = [s.sent_ns for s in states(agv, 10) if s.new_base_request]
-    brakes_ns = stands[0] - round(2.4 * NS_PER_S)
+    asks = [t for t in asks if t > stands[0] + 10_000 * NS_PER_MS]  # when it has loaded it stands
+    brakes_ns = stands[1] - round(2.4 * NS_PER_S)
     assert asks[0] == pytest.approx(brakes_ns - NS_PER_S, abs=NS_PER_MS)
-    goes_ns = agv.waited.rate.t[2]
+    goes_ns = agv.waited.rate.t[4]
     assert goes_ns == asks[0] + 2 * 5_000 * NS_PER_MS + ANSWER_NS
 
 
-@pytest.mark.parametrize("drop", [(STATE_BYTES, 2), (ORDER_BYTES, 1)], ids=["asked", "answered"])
+@pytest.mark.parametrize("drop", [(STATE_BYTES, 2), (ORDER_BYTES, 2)], ids=["asked", "answered"])
 def test_a_lost_request_or_answer_is_sent_again(drop: tuple[int, int]) -> None:
     """A second later: 22 ms beyond the lead, in which it brakes, and it never stands."""
     link = Airs(1, drop=drop)
@@ -299,7 +317,8 @@ def test_on_any_link_it_keeps_its_limits_its_base_and_its_word(
     link = Airs(delay_ms, sorted(stalls), lose)
     agv, floor, _ = shop(link, base_m=base_m, base_lead_s=lead_s)
     floor.run_to(START + 240 * NS_PER_S)
-    since = [t for t, _ in agv._situations]
+    found = agv.situations(floor.env.now)
+    since = [t for t, _ in found]
     for drive in agv._drives[1:]:
         for piece, onward in pairwise(drive.pieces):
             far, speed = piece.after(onward.t_ns)
@@ -309,15 +328,15 @@ def test_on_any_link_it_keeps_its_limits_its_base_and_its_word(
             assert onward.speed_mps <= 1.2 + 1e-9
         end_ns = min(drive.end_ns, floor.env.now)
         for t_ns in range(drive.pieces[0].t_ns, end_ns + 1, 500 * NS_PER_MS):
-            now = agv._situations[bisect_right(since, t_ns) - 1][1]
-            reach = min(now.base - drive.before, len(drive.way) - 1)
-            assert drive.at(t_ns)[0] <= drive.way[reach][1] + 1e-6
+            now = found[bisect_right(since, t_ns) - 1][1]
+            if now.way:
+                assert drive.at(t_ns)[0] <= drive.way[max(now.base, 0)][1] + 1e-6
     # What was sent has met the vehicle where it really was, as it came out in the end.
     starts = [drive.pieces[0].t_ns for drive in agv._drives]
     for air in link.made.values():
         for t_ns, x_m, y_m in air.seen[::5]:
             drive = agv._drives[max(bisect_right(starts, t_ns) - 1, 0)]
-            true_x, true_y, _, _ = agv._place(drive, drive.at(t_ns)[0])
+            true_x, true_y = agv._place(drive, drive.at(t_ns)[0])
             assert np.hypot(true_x - x_m, true_y - y_m) < 0.05
     # The watchdog stopped it on what had been heard by then, and as soon as it had run out.
     for stands_ns in (t for t, v in zip(agv.halted.rate.t, agv.halted.rate.v, strict=True) if v):
@@ -337,8 +356,10 @@ def test_steps_and_reports_change_nothing(stalls: Stalls, delay_ms: int, lose: i
         for second in range(step_s, 241, step_s):
             floor.run_to(START + second * NS_PER_S)
             if second % 60 == 0:
-                agv.control.reports(START + (second - 60) * NS_PER_S, START + second * NS_PER_S)
-        return agv._situations, [d.pieces for d in agv._drives], sink.got_ns, link.down
+                end_ns = START + second * NS_PER_S
+                agv.control.reports(Stretch.every(end_ns - 60 * NS_PER_S, end_ns))
+        found = agv.situations(START + 240 * NS_PER_S)
+        return found, [d.pieces for d in agv._drives], sink.got_ns, link.down
 
     *whole, down = life(240)
     for step_s in (1, 60):
@@ -356,10 +377,10 @@ def test_its_states_say_what_is_base_and_what_is_horizon() -> None:
     agv, _ = ride(Airs(800))
     said = [s for s in states(agv, 10) if s.order]
     released = {(s.update, s.base_sequence) for s in said}
-    assert released == {(0, 4), (1, 8), (2, 10)}  # to c, to e, to f
+    assert released == {(0, 0), (1, 4), (2, 8), (3, 10)}  # to a, to c, to e, to f
     asked = [s.update for a, s in pairwise(said) if s.new_base_request and not a.new_base_request]
     grown = [s.update for a, s in pairwise(said) if a.new_base_request and not s.new_base_request]
-    assert (asked, grown) == ([0, 1], [1, 2])
+    assert (asked, grown) == ([0, 1, 2], [1, 2, 3])
     wire = Wire()
     bodies = [json.loads(wire.encode(s).body) for s in said]
     for body, s in zip(bodies, said, strict=True):

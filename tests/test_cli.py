@@ -249,7 +249,7 @@ class TestConfig:
         assert main(["config", "check", *map(str, files)]) == 0
         kinds = {"scenarios": "scenario", "plants": "plant", "networks": "network profile",
                  "layouts": "layout",
-                 "mappings": "mapping"}  # fmt: skip
+                 "mappings": "mapping", "config": "claims"}  # fmt: skip
         for line, path in zip(capsys.readouterr().out.splitlines(), files, strict=True):
             assert line.endswith(f"({kinds[path.parent.name]})")
 

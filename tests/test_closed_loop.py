@@ -50,7 +50,9 @@ SHOP = [
 def plant(*devices: Mapping[str, Any]) -> Plant:
     """Its single vehicle serves one cell and one arm, so that the link cannot change who does what;
     calls are far apart."""
-    makers = [d["name"] for d in devices if d["kind"] in ("casting_cell", "cable_line")]
+    trim = [{"operation": "trim", "units": "r", "pri_s": 20.0}]
+    routes = {"casting_cell": trim, "cable_line": list[Any]()}
+    makers = {d["name"]: routes[d["kind"]] for d in devices if d["kind"] in routes}
     return make_plant(
         {
             "site": "s", "pieces_per_container": 8, "warehouse": "store",
@@ -58,8 +60,12 @@ def plant(*devices: Mapping[str, Any]) -> Plant:
             "node": [{"name": name, "x_m": x, "y_m": y} for name, x, y in WAY],
             "edge": [{"between": [a, b]} for (a, *_), (b, *_) in pairwise(WAY)],
             "device": [*devices],
+            "product": [
+                {"name": name, "step": [{"operation": "make", "units": name, "pri_s": 1.0}, *trim]}
+                for name, trim in makers.items()
+            ],
             "order": [
-                {"number": n, "unit": name, "product": "p", "quantity": 10**6, "pri_s": 1.0}
+                {"number": n, "unit": name, "product": name, "quantity": 10**6}
                 for n, name in enumerate(makers, start=1)
             ],
         }
@@ -141,10 +147,10 @@ Route = tuple[str, ...]
 def missions(floor: Floor) -> list[tuple[Route, int]]:
     """The nodes of each finished mission of the vehicle, and how long it took."""
     agv = only(floor, Agv)
-    begun = {t_ns: now for t_ns, now in agv._situations if now.nodes}
+    begun = {t_ns: now for t_ns, now in agv.situations(floor.env.now) if now.way}
     steps = list(zip(agv.mission.t, agv.mission.v, strict=True))
     return [
-        ((begun[start].last_node, *(name for name, _ in begun[start].nodes)), end - start)
+        (tuple(name for name, _ in begun[start].way), end - start)
         for (start, on), (end, _) in pairwise(steps)
         if on
     ]
@@ -308,7 +314,7 @@ def test_a_longer_outage_costs_the_minutes_of_a_piece() -> None:
     made = plant(*SHOP)
     cycles = only(ran(made, real("private-5g", 1), to_ns=START + 2 * HOUR // 3), RobotArm).cycles
     hit = 4
-    after_ns = cycles[hit - 1][0] - 50 * NS_PER_MS - START  # the arm asks for the next one then
+    after_ns = cycles.end_ns[hit - 1] - 50 * NS_PER_MS - START  # the arm asks for the next one then
     links = [real("private-5g", 1, round(s * NS_PER_S), after_ns) for s in OUTAGES_S]
     waits = [wait_us(ran(made, link, to_ns=START + 2 * HOUR // 3)) for link in links]
     assert never_better([waited[hit] for waited in waits])

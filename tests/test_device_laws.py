@@ -11,16 +11,15 @@ import pytest
 from config.errors import ConfigError
 from config.faults import Fault, Outage
 from config.units import NS_PER_MS, NS_PER_S, parse_time
-from ingest.packml import PackML
+from ingest.packml import Mode, PackML
 from simulator.device import (
     LEGAL,
     Columns,
     Device,
     Kind,
-    Maintenance,
     Meter,
-    Mode,
     Steps,
+    Stretch,
     Unit,
     VdaState,
     kinds,
@@ -28,8 +27,6 @@ from simulator.device import (
 )
 from simulator.devices.agv import Agv, Piece, trapezoid
 from simulator.devices.cable_line import CableLine
-from simulator.devices.casting_cell import CastingCell, cold_scrap
-from simulator.devices.robot_arm import RobotArm
 from simulator.link.link import Link
 from simulator.link.profile import load_profile
 from simulator.plant import make_plant
@@ -44,7 +41,7 @@ NODES = [
     {"name": "store", "x_m": 60.0, "y_m": 40.0},
 ]
 EDGES = [{"between": [a["name"], b["name"]]} for a, b in pairwise(NODES)]
-PLACES = {"casting_cell": "cell", "robot_arm": "station", "agv": "store"}
+PLACES = {"casting_cell": "cell", "robot_arm": "station", "work_unit": "corner", "agv": "store"}
 Settings = Mapping[str, Mapping[str, Any]]
 
 
@@ -67,23 +64,38 @@ def floor(
     network: str = "ethernet", calendar: Mapping[str, Any] = ALWAYS, quantity: int = 10**6,
     faults: Sequence[Fault] = (), dies: int = 1, **plant_settings: Any,
 ) -> Floor:  # fmt: skip
-    makers = [d["name"] for d in devices if d["kind"] in ("casting_cell", "cable_line")]
+    cells, lines = (
+        [d["name"] for d in devices if d["kind"] == kind] for kind in ("casting_cell", "cable_line")
+    )
+    kinds_ = {d["kind"] for d in devices}
+    cast = {"operation": "cast", "units": cells, "pri_s": 1.0}
+    onward = [
+        {"operation": operation, "units": [f"{name}*"], "pri_s": 1.0}
+        for kind, operation, name in (("robot_arm", "trim", "r"), ("work_unit", "machine", "m"))
+        if kind in kinds_
+    ]
+    products = [
+        {"name": f"p{die}", "step": [cast | {"tool": f"m{die}"}, *onward]}
+        for die in range(1, dies + 1)
+        if cells
+    ] + [{"name": "cable", "step": [{"operation": "draw", "units": lines, "pri_s": 1.0}]}] * bool(
+        lines
+    )
     orders = [
         {
             "number": dies * n + die,
             "unit": name,
-            "product": "p",
+            "product": f"p{die}" if name in cells else "cable",
             "quantity": quantity,
-            "pri_s": 1.0,
-            "mould": f"m{die}",
         }
-        for n, name in enumerate(makers)
+        for n, name in enumerate([*cells, *lines])
         for die in range(1, dies + 1)
     ]
     plant = make_plant(
         {
             "site": "s", "pieces_per_container": pieces, "warehouse": "store", "calendar": calendar,
-            "node": NODES, "edge": EDGES, "device": devices, "order": orders, **plant_settings,
+            "node": NODES, "edge": EDGES, "device": devices, "product": products, "order": orders,
+            **plant_settings,
         }
     )  # fmt: skip
     link = Link(load_profile(network), seed, None, faults, START)
@@ -104,8 +116,13 @@ def blocks(minutes: int) -> list[Any]:
     ]
 
 
+def over(times: Any) -> Stretch:
+    """A block of whole seconds."""
+    return Stretch(int(times[0]) - NS_PER_S, int(times[-1]), times)
+
+
 SHOP = [device("casting_cell", "c"), device("robot_arm", "r"), device("agv", "v"),
-        device("cable_line", "l")]  # fmt: skip
+        device("cable_line", "l"), device("work_unit", "m")]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", kinds().values(), ids=lambda kind: kind.name)
@@ -129,7 +146,7 @@ class TestEveryKind:
         assert all(r.sent_ns == START for r in first)
         for times in blocks(30):
             world.run_to(int(times[-1]))
-            for report in one.reports(times):
+            for report in one.reports(over(times)):
                 assert times[0] - NS_PER_S < report.sent_ns <= times[-1]
                 if not isinstance(report, Columns):
                     continue
@@ -148,7 +165,7 @@ class TestEveryKind:
             said.append([])
             for times in blocks(10):
                 world.run_to(int(times[-1]))
-                said[-1] += one.reports(times)
+                said[-1] += one.reports(over(times))
         assert said[0] == said[1]
 
     def test_sampling_never_changes_the_process(self, kind: Kind) -> None:
@@ -156,7 +173,7 @@ class TestEveryKind:
         one = self._one(watched, kind)
         for times in blocks(60):
             watched.run_to(int(times[-1]))
-            one.reports(times)
+            one.reports(over(times))
         unwatched.run_to(int(times[-1]))
         for a, b in zip(watched.units, unwatched.units, strict=True):
             assert (a.state.t, a.state.v) == (b.state.t, b.state.v)
@@ -169,6 +186,7 @@ class TestEveryKind:
         rough = [
             device("casting_cell", "c", mtbf_s=1500.0, abort_ratio=0.5), device("robot_arm", "r"),
             device("agv", "v"), device("cable_line", "l", mtbf_s=600.0),
+            device("work_unit", "m", mtbf_s=1500.0),
         ]  # fmt: skip
         world = floor(rough, hours=12, calendar=calendar, quantity=350)
         one = self._one(world, kind)
@@ -193,7 +211,7 @@ def test_adding_a_device_leaves_the_signals_of_others_unchanged() -> None:
         out: list[Any] = []
         for times in blocks(20):
             world.run_to(int(times[-1]))
-            said = cell.reports(times)
+            said = cell.reports(over(times))
             out += [r.ch["metal_c"] for r in said if r.stream == "process"]
         return out
 
@@ -235,205 +253,6 @@ def test_a_sample_on_a_panes_end_closes_it() -> None:
     assert panes(times) == [(0, 10), (10, 20), (20, 25)]
 
 
-# Casting cell
-
-
-def test_warm_up_scrap_comes_in_its_bands() -> None:
-    cells = [device("casting_cell", f"c{i}", node="cell", cycle_s=10.0, mtbf_s=3000.0, mttr_s=600.0,
-                    scrap_ratio=0.04, output_slots=10**6) for i in range(12)]  # fmt: skip
-    world = floor([*cells, device("agv", "v")], hours=30)
-    shots = [
-        (s.number, s.bad) for c in world.devices if isinstance(c, CastingCell) for s in c.shots
-    ]
-    for low, high, share in ((1, 3, 0.98), (4, 6, 0.76), (7, 10, 0.08), (11, 50, 0.03),
-                             (51, 300, 0.012), (301, 10**6, 0.0)):  # fmt: skip
-        assert cold_scrap(low) == cold_scrap(high) == share
-        bads = [bad for n, bad in shots if low <= n <= high]
-        wanted = 1.0 - (1.0 - 0.04) * (1.0 - share)
-        sigma = math.sqrt(wanted * (1.0 - wanted) / len(bads))
-        assert len(bads) > 500
-        assert abs(sum(bads) / len(bads) - wanted) < 4 * sigma, (low, high)
-
-
-def test_running_share_tends_to_mtbf_over_mtbf_plus_mttr() -> None:
-    cells = [device("casting_cell", f"c{i}", node="cell", mtbf_s=3600.0, mttr_s=900.0,
-                    abort_ratio=0.0, output_slots=10**6) for i in range(8)]  # fmt: skip
-    end = START + 60 * 3600 * NS_PER_S
-    world = floor([*cells, device("agv", "v")], hours=60)
-    spent = dict.fromkeys(PackML, 0)
-    for cell in world.units:
-        for (t, v), nxt in zip(
-            zip(cell.state.t, cell.state.v, strict=True), [*cell.state.t[1:], end], strict=True
-        ):
-            spent[PackML(v)] += nxt - t
-    share = spent[PackML.EXECUTE] / (spent[PackML.EXECUTE] + spent[PackML.HELD])
-    # 8 cells x 60 h of 75-minute turns: some 380 breakdowns, 1/sqrt(380) = 5.1 % either way
-    assert share == pytest.approx(0.8, abs=0.8 * 0.2 * math.sqrt(2) * 0.051 * 4)
-
-
-def test_cell_energy_is_power_times_time() -> None:
-    cell = floor(SHOP, hours=4).units[0]
-    assert isinstance(cell, CastingCell)
-    end_ns, before_ns = cell.shots[-1][0], cell.shots[-2][0]
-    shot = cell.energy.get(end_ns) - cell.energy.get(before_ns)
-    cycle_h = cell.shots[-1][1] / 1000 / 3600
-    assert shot / 100_000 == pytest.approx(60.0 * cycle_h, rel=0.001)
-    assert cell.energy.get(START + 10 * NS_PER_S) == 14 * 10 * 100_000 // 3600
-
-
-def test_die_warms_with_fifteen_shots_and_cools_with_forty_minutes() -> None:
-    world = floor([device("casting_cell", "c", mtbf_s=1e9, output_slots=100), device("agv", "v")])
-    cell = find(world, "c")
-    warm: list[float] = []
-    for times in blocks(180):
-        world.run_to(int(times[-1]))
-        cell.reports(times)
-        warm.append(cell._die_c)
-    begun = next(i for i, value in enumerate(warm) if value > 31.0)
-    after = warm[begun + 15 - 1]  # one time constant of running
-    assert (after - 30.0) / 190.0 == pytest.approx(1 - math.exp(-1), abs=0.05)
-    assert warm[-1] == pytest.approx(220.0, abs=4.0)
-    quiet = world.env.now + NS_PER_S * np.arange(1, 2401, dtype=np.int64)
-    hot = cell._die_c
-    cell.phase = Steps(START, 0)
-    cell.reports(quiet)
-    assert (cell._die_c - 30.0) / (hot - 30.0) == pytest.approx(math.exp(-1), rel=0.01)
-
-
-def cell_day(hours: float = 60, **settings: Any) -> CastingCell:
-    """A cell whose output never fills up."""
-    wide = {"output_slots": 10**6, **settings}
-    cell = find(floor([device("casting_cell", "c", **wide), device("agv", "v")], hours=hours), "c")
-    assert isinstance(cell, CastingCell)
-    return cell
-
-
-def spells(steps: Steps, value: int, end_ns: int) -> list[tuple[int, int]]:
-    """Start and end of each stretch in which a log has a value."""
-    ends = [*steps.t[1:], end_ns]
-    return [(a, b) for a, b, v in zip(steps.t, ends, steps.v, strict=True) if v == value]
-
-
-def test_every_shot_is_good_at_once_scrap_or_rework_at_every_instant() -> None:
-    cell = cell_day(scrap_ratio=0.2, rework_ratio=0.5, mtbf_s=3000.0)
-    for t_ns in cell.produced.t:
-        parts = (cell.first_pass, cell.scrap, cell.rework)
-        assert cell.produced.get(t_ns) == sum(steps.get(t_ns) for steps in parts)
-    assert cell.produced.last == len(cell.shots)
-    assert cell.produced.last - cell.first_pass.last == sum(shot.bad for shot in cell.shots)
-
-
-def test_a_share_of_warm_rejects_is_reworked_and_a_share_of_that_is_good() -> None:
-    cell = cell_day(scrap_ratio=0.3, rework_ratio=0.4, rework_s=60.0, rework_pass_ratio=0.7,
-                    mtbf_s=7200.0)  # fmt: skip
-    flow = cell.floor.flow
-    warm = sum(shot.bad and shot.number > 10 for shot in cell.shots)
-    assert warm > 700
-    assert abs(cell.rework.last / warm - 0.4) < 4 * math.sqrt(0.4 * 0.6 / warm)
-    done = cell.rework.last - len(cell._bench)
-    failed = flow.production_loss.last - cell.scrap.last
-    assert abs(failed / done - 0.3) < 4 * math.sqrt(0.3 * 0.7 / done)
-
-
-def test_the_bench_takes_one_piece_at_a_time_in_planned_time() -> None:
-    calendar = {"shift": [{"start": "00:00", "end": "12:00"}], "utc_offset": "+00:00",
-                "pause": [{"start": "04:00", "end": "06:00"}]}  # fmt: skip
-    busy = device("casting_cell", "c", scrap_ratio=0.5, rework_ratio=1.0, rework_s=600.0,
-                  rework_pass_ratio=0.0, output_slots=10**6, mtbf_s=1e9)  # fmt: skip
-    world = floor([busy, device("agv", "v")], hours=24, calendar=calendar)
-    cell = find(world, "c")
-    lost = [
-        t for t in world.flow.production_loss.t[1:] if cell.scrap.get(t) == cell.scrap.get(t - 1)
-    ]
-    assert len(cell._bench) > 100, "more than the bench can do"
-    assert all(world.calendar.planned(t - 1) for t in lost)
-    gaps = [b - a for a, b in pairwise(lost)]
-    two_hours = 7200 * NS_PER_S
-    assert set(gaps) == {600 * NS_PER_S, 600 * NS_PER_S + two_hours}
-    assert len(lost) == (10 * 3600 - (lost[0] - START) // NS_PER_S + 600) // 600
-
-
-def test_what_is_mended_reaches_the_warehouse_whatever_the_cell_does() -> None:
-    """Two orders of twelve pieces, nearly everything reworked: none is lost, none is left."""
-    cell = device("casting_cell", "c", scrap_ratio=0.6, rework_ratio=1.0, rework_pass_ratio=1.0,
-                  rework_s=400.0, output_slots=1, mtbf_s=1e9)  # fmt: skip
-    world = floor([cell, device("robot_arm", "r", scrap_ratio=0.0), device("agv", "v")], hours=30,
-                  quantity=12, dies=2, transport_loss_ratio=0.0)  # fmt: skip
-    flow, made = world.flow, find(world, "c")
-    assert made.rework.last > 10
-    assert made.pieces() == 0
-    lane = find(world, "r").output.pieces()
-    assert world.wip() == lane < 10, "the last container of an arm waits to be full"
-    assert flow.other_loss.last == 2, "one piece of each order goes to the laboratory"
-    assert flow.left.last + 2 + lane == made.first_pass.last + made.rework.last >= 24
-
-
-def test_a_repair_is_corrective_maintenance_and_only_that() -> None:
-    cell = cell_day(mtbf_s=2400.0, mttr_s=600.0, abort_ratio=0.5)
-    end_ns = cell.env.now
-    stands = [
-        s for state in (PackML.HELD, PackML.ABORTED) for s in spells(cell.state, state, end_ns)
-    ]
-    repairs = spells(cell.maintenance, Maintenance.CORRECTIVE, end_ns)
-    assert len(repairs) > 40
-    assert sorted(stands) == sorted(repairs)
-    assert not spells(cell.maintenance, Maintenance.PREVENTIVE, end_ns)
-    taken_s = [(b - a) / NS_PER_S for a, b in repairs[:-1]]
-    assert np.mean(taken_s) == pytest.approx(600.0, rel=4 / math.sqrt(len(taken_s)))
-
-
-def test_a_service_comes_after_its_running_time_and_takes_its_time() -> None:
-    cell = cell_day(24, maintain_every_h=2.0, maintain_s=1800.0, mtbf_s=1e9)
-    services = spells(cell.maintenance, Maintenance.PREVENTIVE, cell.env.now)
-    assert services == spells(cell.mode, Mode.MAINTENANCE, cell.env.now)
-    assert len(services) > 8
-    since_ns = START
-    for start_ns, end_ns in services[:-1]:
-        assert end_ns - start_ns == 1800 * NS_PER_S
-        assert cell.state.get(start_ns) == cell.state.get(end_ns - 1) == PackML.STOPPED
-        ran_ns = sum(s.cycle_ms for s in cell.shots if since_ns < s.end_ns <= start_ns) * NS_PER_MS
-        assert 0 <= ran_ns - 2 * 3600 * NS_PER_S < 61 * NS_PER_S
-        since_ns = end_ns
-
-
-def test_only_a_die_change_is_mode_set_up_and_takes_its_plan_on_the_mean() -> None:
-    cells = [device("casting_cell", f"c{i}", die_change_s=600.0, die_change_spread=0.2,
-                    output_slots=10**6) for i in range(4)]  # fmt: skip
-    world = floor([*cells, device("agv", "v")], hours=100, quantity=20, dies=30)
-    taken: list[float] = []
-    for cell in world.units:
-        changes = spells(cell.mode, Mode.SETUP, world.env.now)
-        assert len(changes) == 29, "the first die is in already"
-        for start_ns, end_ns in changes:
-            assert cell.state.get(start_ns) == cell.state.get(end_ns - 1) == PackML.RESETTING
-            assert cell.psut_ns.get(start_ns) == 600 * NS_PER_S
-            taken.append((end_ns - start_ns) / NS_PER_S)
-        assert cell.psut_ns.v[0] == 60 * NS_PER_S
-    assert min(taken) >= 300.0
-    assert np.mean(taken) == pytest.approx(600.0, abs=4 * 120.0 / math.sqrt(len(taken)))
-    assert np.std(taken) == pytest.approx(120.0, rel=4 / math.sqrt(2 * len(taken)))
-
-
-def test_the_biscuit_is_an_ar1_process_and_the_pressure_is_normal() -> None:
-    cell = cell_day(40, cycle_s=15.0, biscuit_sd_mm=2.0, biscuit_memory=0.6, pressure_sd_mpa=1.5,
-                    mtbf_s=7200.0)  # fmt: skip
-    n = len(cell.shots)
-    assert n > 8_000
-    biscuit = np.array([shot.biscuit_um for shot in cell.shots]) / 1000
-    assert np.mean(biscuit) == pytest.approx(25.0, abs=4 * 2.0 * math.sqrt(1.6 / 0.4 / n))
-    assert np.std(biscuit) == pytest.approx(2.0, rel=0.06)
-    for lag in (1, 2, 3):
-        together = np.corrcoef(biscuit[:-lag], biscuit[lag:])[0, 1]
-        assert together == pytest.approx(0.6**lag, abs=0.06)
-    cold = np.array([shot.bad and shot.number <= 10 for shot in cell.shots])
-    pressure = np.array([shot.pressure_kpa for shot in cell.shots]) / 1000
-    for some, mean in ((pressure[~cold], 70.0), (pressure[cold], 0.93 * 70.0)):
-        assert np.mean(some) == pytest.approx(mean, abs=4 * 1.5 / math.sqrt(len(some)))
-    assert np.std(pressure[~cold]) == pytest.approx(1.5, rel=0.04)
-    assert {shot.biscuit_um % 100 for shot in cell.shots} == {0}
-    assert {shot.pressure_kpa % 100 for shot in cell.shots} == {0}
-
-
 @pytest.mark.parametrize(
     ("kind", "low", "high"),
     [("casting_cell", "biscuit_lsl_mm", "biscuit_usl_mm"),
@@ -443,58 +262,6 @@ def test_the_biscuit_is_an_ar1_process_and_the_pressure_is_normal() -> None:
 def test_limits_must_be_in_order(kind: str, low: str, high: str) -> None:
     with pytest.raises(ConfigError, match="lower limit 9 is not below the upper 8"):
         floor([device(kind, "x", **{low: 9.0, high: 8.0}), device("agv", "v")])
-
-
-# Robot arm
-
-
-def arm_day(**settings: Any) -> RobotArm:
-    cells = [device("casting_cell", f"c{i}", cycle_s=20.0, mtbf_s=1e9) for i in range(2)]
-    world = floor(
-        [*cells, device("robot_arm", "r", **settings), device("agv", "v"), device("agv", "w")],
-        hours=12,
-    )
-    arm = find(world, "r")
-    assert isinstance(arm, RobotArm)
-    return arm
-
-
-def test_arm_cycles_are_uniform_with_some_protective_stops() -> None:
-    arm = arm_day(stop_ratio=0.1, stop_s=40.0)
-    took = np.array([ms for _, ms, _ in arm.cycles]) / 1000
-    assert len(took) > 1200
-    plain = took[took < 24.1]
-    assert took.min() >= 18.0
-    assert plain.mean() == pytest.approx(21.0, abs=0.3)
-    stopped = 1.0 - len(plain) / len(took)
-    assert stopped == pytest.approx(0.1, abs=0.035)
-    stops = sum(1 for v in arm.state.v if v == PackML.HELD) / len(took)
-    assert stops == pytest.approx(0.1, abs=0.03)
-
-
-def test_gravity_current_never_has_zero_mean_and_winding_follows_its_square() -> None:
-    cells = [device("casting_cell", f"c{i}", cycle_s=20.0, mtbf_s=1e9) for i in range(2)]
-    world = floor([*cells, device("robot_arm", "r"), device("agv", "v"), device("agv", "w")])
-    arm = find(world, "r")
-    current: list[float] = []
-    winding: list[float] = []
-    for times in blocks(300):
-        world.run_to(int(times[-1]))
-        for report in arm.reports(times):
-            if report.stream == "process":
-                current += report.ch["current_j1_a"]
-                winding += report.ch["winding_c"]
-    for low in range(0, len(current) - 600, 600):
-        assert np.mean(current[low : low + 600]) < -1.5
-    assert max(current) < -0.5
-    value = 27.0
-    for amperes in current:
-        value += (27.0 + 2.6 * amperes * amperes - value) / 2700.0
-    assert winding[-1] == pytest.approx(value, abs=0.1)
-    # settled: the rise is that of the mean square
-    square = np.mean(np.square(current[-3 * 2700 :]))
-    assert np.mean(winding[-600:]) == pytest.approx(27.0 + 2.6 * square, abs=1.0)
-    assert 35.0 < winding[-1] < 50.0
 
 
 # AGV
@@ -524,7 +291,7 @@ def agv_shop(network: str) -> tuple[Agv, Floor]:
 
 def test_a_drive_never_outruns_its_limits_and_ends_at_its_goal() -> None:
     agv, _ = agv_shop("wifi-loaded")
-    drives = [d for d in agv._drives if len(d.way) > 1]
+    drives = [d for d in agv._drives if len(d.way) > 1][:-1]  # the last may be under way
     halts = agv.halted.rate
     assert sum(halts.v) > 10
     for drive in drives[:60]:
@@ -535,7 +302,7 @@ def test_a_drive_never_outruns_its_limits_and_ends_at_its_goal() -> None:
         assert np.abs(np.diff(speed)).max() <= 0.5 * 0.05 + 1e-6
         assert np.diff(far).min() > -1e-6
         assert drive.at(drive.end_ns) == (drive.way[-1][1], 0.0)
-        assert np.trapezoid(speed, times / NS_PER_S) == pytest.approx(drive.way[-1][1], abs=0.03)
+        assert np.trapezoid(speed, times / NS_PER_S) == pytest.approx(drive.way[-1][1], abs=0.1)
         assert not speed[halts.at(times) > 0].any()
 
 
@@ -549,11 +316,11 @@ def test_a_link_without_stalls_never_stops_the_vehicle_and_a_bad_one_does() -> N
 def test_battery_is_the_integral_of_its_current_and_charges_when_low() -> None:
     agv, world = agv_shop("ethernet")
     ratio = [agv.battery_ratio(t) for t in range(START, world.env.now, 60 * NS_PER_S)]
-    assert min(ratio) > 0.3
+    assert min(ratio) > 0.18  # busy, it works down to where it must
     assert max(b - a for a, b in pairwise(ratio)) == pytest.approx(40.0 / 40.0 / 60.0, rel=0.02)
     still = [(a - b) * 40.0 * 60.0 for a, b in pairwise(ratio[:3])]  # amperes, before any order
     assert still == pytest.approx([1.5, 1.5], abs=0.3)
-    assert any(s.charging for _, s in agv._situations)
+    assert sum(agv.charging.v) >= 1
 
 
 def test_vehicle_reports_lie_on_the_millisecond_and_at_most_ten_seconds_apart() -> None:
@@ -563,7 +330,7 @@ def test_vehicle_reports_lie_on_the_millisecond_and_at_most_ten_seconds_apart() 
     missions: set[str] = set()
     for times in blocks(90):
         world.run_to(int(times[-1]))
-        said = [r for r in agv.reports(times) if isinstance(r, VdaState)]
+        said = [r for r in agv.reports(over(times)) if isinstance(r, VdaState)]
         times_ns += [r.sent_ns for r in said]
         missions |= {r.order for r in said if r.nodes}
         for report in said:
@@ -625,7 +392,7 @@ def test_trips_come_with_running_time() -> None:
 
 
 def test_a_line_ends_its_order_at_its_good_metres() -> None:
-    world = floor([device("cable_line", "l")], hours=3, quantity=3_000)
+    world = floor([device("cable_line", "l", screw_lag_s=0.0)], hours=3, quantity=3_000)
     line = find(world, "l")
     end = np.array([START + 3 * 3600 * NS_PER_S])
     good = int(line.length_mm(end)[0] - line.scrap_mm(end)[0])
@@ -644,17 +411,6 @@ def test_a_line_is_executing_from_its_safe_speed_on() -> None:
     assert line._path.motion(times)[1].tolist() == pytest.approx([0.25 * 1.12, 1.12])
 
 
-def gauged(line: CableLine, minutes: int) -> dict[str, list[Any]]:
-    """Every sample of a line."""
-    out: dict[str, list[Any]] = {}
-    for times in blocks(minutes):
-        for report in line.reports(times):
-            if isinstance(report, Columns) and report.stream == "process":
-                for name, values in report.ch.items():
-                    out.setdefault(name, []).extend(values)
-    return out
-
-
 def test_spark_faults_are_a_poisson_process_over_metres() -> None:
     line = cable(50, spark_faults_per_km=5.0, mtbf_s=1e9)
     times = START + 180 * NS_PER_S * np.arange(0, 1001, dtype=np.int64)
@@ -670,28 +426,10 @@ def test_spark_faults_are_a_poisson_process_over_metres() -> None:
     assert not cable(1, spark_faults_per_km=0.0).spark_faults(times[:11]).any()
 
 
-def test_gauges_read_ar1_processes_while_the_line_moves_and_nothing_else() -> None:
-    line = cable(30, mtbf_s=1800.0, eccentricity_tau_s=60.0)
-    said = gauged(line, 30 * 60)
-    moving = line._path.motion(START + NS_PER_S * np.arange(1, 30 * 3600 + 1))[1] > 0.0
-    for name, mean, sd, tau_s in (
-        ("eccentricity_ratio", 0.04, 0.006, 60.0), ("diameter_mm", 62.0, 0.11, 60.0)
-    ):  # fmt: skip
-        values = said[name]
-        assert [v is not None for v in values] == moving.tolist()
-        read = np.array([v for v in values if v is not None])
-        free = len(read) / (2 * tau_s)  # readings as good as independent
-        assert np.mean(read) == pytest.approx(mean, abs=4 * sd / math.sqrt(free))
-        assert np.std(read) == pytest.approx(sd, rel=4 / math.sqrt(2 * free))
-        off = read - read.mean()
-        minute = (off[:-60] * off[60:]).mean() / (off * off).mean()
-        assert minute == pytest.approx(math.exp(-60.0 / tau_s), abs=0.1)
-    times, diameter, eccentricity = (np.concatenate(c) for c in zip(*line.gauged, strict=True))
-    assert len(times) == moving.sum()
-    assert (diameter / 100).tolist() == [v for v in said["diameter_mm"] if v is not None]
-    assert (eccentricity / 10_000).tolist() == [
-        v for v in said["eccentricity_ratio"] if v is not None
-    ]
+def spells(steps: Steps, value: int, end_ns: int) -> list[tuple[int, int]]:
+    """Start and end of each stretch in which a log has a value."""
+    ends = [*steps.t[1:], end_ns]
+    return [(a, b) for a, b, v in zip(steps.t, ends, steps.v, strict=True) if v == value]
 
 
 def test_setting_up_an_order_is_mode_set_up() -> None:
@@ -732,7 +470,7 @@ def test_a_patient_watchdog_and_a_safe_full_speed_cost_no_metres() -> None:
     whole = cut_line(0.0).length_mm(end)[0]
     assert cut_line(60.0, watchdog_ms=300_000.0).length_mm(end)[0] == whole
     fast, slow = cut_line(60.0, safe_speed_ratio=1.0), cut_line(60.0)
-    assert fast.loop.closed.v == slow.loop.closed.v == [1, 0, 1]
+    assert list(fast.loop.closed.v) == list(slow.loop.closed.v) == [1, 0, 1]
     assert slow.length_mm(end)[0] < whole - 1000 * 0.56 * 59
     assert np.ptp(fast._path.motion(START + NS_PER_S * np.arange(400, 3600))[1]) < 1e-12
 
@@ -773,7 +511,7 @@ def test_a_line_on_a_bad_link_is_the_same_however_it_is_watched() -> None:
     watched, unwatched = (floor(rough, network="wifi-loaded") for _ in range(2))
     for times in blocks(60):
         watched.run_to(int(times[-1]))
-        find(watched, "l").reports(times)
+        find(watched, "l").reports(over(times))
     unwatched.run_to(int(times[-1]))
     a, b = find(watched, "l"), find(unwatched, "l")
     assert len(a.loop.closed.t) > 50

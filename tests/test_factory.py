@@ -28,7 +28,7 @@ from simulator.device import PANE_NS, Columns, VdaConnection
 from simulator.factory import AGAIN_NS, WIRE_NS, Chunk, Connection, Factory, Made
 from simulator.link.surroundings import CAUSES
 from simulator.network import HOPS, report
-from simulator.wire import Clock, Jump
+from simulator.wire import Clock, Upset
 
 START = parse_time("2026-01-05T00:00:00Z")
 OUTAGE = {"kind": "outage", "after": "70s", "length": "20s"}
@@ -429,7 +429,7 @@ def test_a_run_cut_short_has_a_trace_of_what_was_sent() -> None:
 def test_a_jump_cuts_a_report_and_moves_what_was_sampled_after_it(
     times: list[int], jumps: list[tuple[int, int, int]], wait: int
 ) -> None:
-    clock = Clock([Jump(start, start + length, step) for start, length, step in jumps])
+    clock = Clock([Upset(start, start + length, step) for start, length, step in jumps])
     whole = Columns(Asset("s", "a", "l", "d"), "process", times[-1] + wait, times, {"x": times})
     parts = [part for part in clock.dated(whole) if isinstance(part, Columns)]
     assert [x for part in parts for x in part.ch["x"]] == times, "nothing is lost, order stays"
@@ -453,7 +453,7 @@ def test_a_wrong_clock_moves_stamps_and_nothing_else(step_s: float) -> None:
         "step_s": step_s,
     }  # fmt: skip
     (made, before, _), (_, after, _) = (everything(factory("3m", fault=f)) for f in ([], [fault]))
-    jump = Jump(START + 65 * NS_PER_S, START + 105 * NS_PER_S, round(step_s * NS_PER_S))
+    jump = Upset(START + 65 * NS_PER_S, START + 105 * NS_PER_S, round(step_s * NS_PER_S))
     clock = Clock([jump])
 
     def is_wrong(path: str) -> bool:

@@ -129,8 +129,9 @@ UNITS = {
     "mttf": "h", "mttr": "h", "mtbf_iso": "h", "mttf_iso": "h", "mttr_iso": "h",
     "energy_per_unit": "kW.h/{piece}", "co2_per_unit": "kg/{piece}", "shot_cycle_time": "s",
     "line_speed": "m/s", "running_speed": "m/s", "good_length": "m",
-    "energy_per_metre": "kW.h/m", "wip": "{piece}", "wip_turnover_days": "d",
-    "wip_age_days": "d", "wip_inventory_days": "d", "inventory_turns": "{turn}/a",
+    "energy_per_metre": "kW.h/m", "melt_per_metre": "kg/m", "melt_rate": "kg/h",
+    "wip": "{piece}", "wip_turnover_days": "d", "wip_age_days": "d",
+    "wip_inventory_days": "d", "order_lead_time": "d", "inventory_turns": "{turn}/a",
     "throughput": "{piece}/h", "output_per_head": "{piece}/{person}/h",
     "value_per_head": "{CNY}/{person}/a", "delay_p50": "ms", "delay_p99": "ms",
     "agv_mission_time": "s", "arm_cycle_time": "s", "cycle_runs": "{run}",
@@ -144,7 +145,7 @@ UNITS = {
 ALONE = {
     "throughput_rate", "allocation_ratio", "production_process_ratio", "mtbf_iso", "mttf_iso",
     "mttr_iso", "first_pass_yield", "energy_per_unit", "co2_per_unit", "biscuit_cm", "biscuit_cmk",
-    "biscuit_cp", "biscuit_cpk", "line_speed", "running_speed", "order_number",
+    "biscuit_cp", "biscuit_cpk", "line_speed", "running_speed", "melt_rate", "order_number",
     "cycle_runs", "cycles_distinct", "cycle_distance", "cycle_length", "current_j1_p5",
     "current_j1_p50", "current_j1_p95",
 }  # fmt: skip
@@ -718,7 +719,7 @@ case(
     "cable", "1.4 m/s while it runs, 90 of 120 min, 60 m of it scrap",
     """
     0:00       planned=1 order=1 EXECUTE
-    0:00-1:30  length_m+84 energy_kwh+0.42 every 60s
+    0:00-1:30  length_m+84 energy_kwh+0.42 melt_kg+168 every 60s
     0:00-1:30  scrap_m+20 every 1800s
     1:30       HELD
     2:00       end
@@ -726,12 +727,14 @@ case(
     [Hand("0:00", "2:00", 120 + (1 + 90 + 3) + 2, {
         "running_speed": F(90 * 84, 90 * 60), "line_speed": F(90 * 84 - 60, 120 * 60),
         "good_length": 7_500, "energy_per_metre": F("0.42") / 84,
+        "melt_per_metre": F(168, 84), "melt_rate": F(90 * 168, 90) * 60,
         **{name: value for name, value in unit(
             Booked(apt=90, adet=30, ttr=30, fe=1, aoet=120)).items()
            if name in OF_CELLS - {"availability"} or name.endswith("_iso")
            or name in ("allocation_ratio", "production_process_ratio")}})],
     {(0, "running_speed"): F(14, 10), (0, "line_speed"): F(7_500, 7_200),
-     (0, "utilisation_efficiency"): F(3, 4), (0, "energy_per_metre"): F("0.005")},
+     (0, "utilisation_efficiency"): F(3, 4), (0, "energy_per_metre"): F("0.005"),
+     (0, "melt_per_metre"): 2, (0, "melt_rate"): 10_080},
     kind="cable_line",
 )  # fmt: skip
 
@@ -798,7 +801,7 @@ case(
     "uneven-flow", "10 pieces for an hour, 4 for another: Little's law and ages differ",
     """
     0:00       entered=10 left=0 scrapped=0
-    0:30       consumed+100 good+90 integrated_good+92
+    0:30       consumed+100 good+90 integrated_good+92 orders_finished+2 lead_order_s+259200
     0:40       production_loss+5 storage_loss+2 other_loss+1
     1:00       left+5 scrapped+1 age_piece_s+54000
     1:30       entered+4 left+4 age_piece_s+14400
@@ -811,8 +814,10 @@ case(
         "inventory_turns": F(9 * 12 * 365, 7), "wip_inventory_days": F(7, 9 * 12),
         "fall_off_ratio": F(1, 4), "finished_goods_ratio": F(90, 100),
         "integrated_goods_ratio": F(92, 100), "production_loss_ratio": F(5, 100),
-        "storage_loss_ratio": F(2, 100), "other_loss_ratio": F(1, 100)})],
-    {(0, "wip_turnover_days"): F(14, 216), (0, "wip_age_days"): F(19, 216)},  # 7 600 s each
+        "storage_loss_ratio": F(2, 100), "other_loss_ratio": F(1, 100),
+        "order_lead_time": 259_200 / DAYS / 2})],
+    {(0, "wip_turnover_days"): F(14, 216), (0, "wip_age_days"): F(19, 216),  # 7 600 s each
+     (0, "order_lead_time"): F(3, 2)},
     kind="material_flow",
 )  # fmt: skip
 
@@ -1046,7 +1051,7 @@ def test_a_life_is_the_same_bytes_again() -> None:
 UNKNOWN = {
     "service_*", "misses_in_a_row", "messages", "endpoint_delay", "radio_delay", "core_delay",
     "transport_delay", "pressure_*", "diameter_*", "eccentricity_*", "spark_faults_per_km",
-    "co2_per_metre",
+    "co2_per_metre", "uplink_*", "downlink_*",
 }  # fmt: skip
 """KPIs that no machine here has."""
 

@@ -60,7 +60,7 @@ COUNTERS = {
     "produced", "scrap", "rework", "inspected", "first_pass", "entered", "left", "scrapped",
     "age_piece_s", "length_m", "scrap_m", "energy_kwh", "spark_faults", "consumed", "good",
     "integrated_good", "production_loss", "storage_loss", "other_loss",
-    "uplink_failures", "downlink_failures",
+    "uplink_failures", "downlink_failures", "orders_finished", "lead_order_s", "melt_kg",
 }  # fmt: skip
 COHERENT = {
     "quality_ratio", "scrap_ratio", "rework_ratio", "first_pass_yield", "warm_up_scrap_ratio",

@@ -84,6 +84,9 @@ COUNTS = {
     "five_qi",
     "flows",
     "length",  # written with its unit
+    "modulus",  # in the unit of the channel
+    "per_h",  # in the unit of the channel
+    "ratio",
     "retries",
     "rounds",
     "sst",

@@ -17,7 +17,7 @@ from ingest import bins, codecs
 from ingest.codecs import uns, vda5050
 from ingest.messages import Batch, Birth, Envelope, Progress
 from ingest.packml import PackML
-from simulator.device import PANE_NS, Columns
+from simulator.device import PANE_NS, Columns, Stretch
 from simulator.devices.agv import Agv
 from simulator.devices.robot_arm import RobotArm
 from simulator.factory import Chunk, Factory, Made
@@ -29,6 +29,7 @@ from simulator.plant import CalendarSpec, Plant, Roads, Span, load_plant, make_p
 from simulator.plant.control import Control, Lane, Service
 from simulator.plant.floor import Floor
 from simulator.plant.material import Container, Output
+from simulator.plant.routes import Order
 
 START = parse_time("2026-01-05T00:00:00Z")
 HOUR = 3600 * NS_PER_S
@@ -139,9 +140,10 @@ def test_material_is_conserved_at_every_instant(quickstart: Plant) -> None:
     floor = Floor(quickstart, real("wifi-loaded"), 3, START)
     for minute in range(1, 8 * 60):
         floor.run_to(START + minute * 60 * NS_PER_S)
-        flow = floor.flow
-        assert flow.entered.last == flow.left.last + flow.scrapped.last + floor.wip(), minute
-    assert floor.flow.left.last > 500
+        flow, now = floor.flow, floor.env.now
+        gone = flow.left.get(now) + flow.scrapped.get(now)
+        assert flow.entered.get(now) == gone + floor.wip(), minute
+    assert floor.flow.left.get(floor.env.now) > 500
     assert floor.wip() > 0
 
 
@@ -165,7 +167,7 @@ def test_a_full_output_blocks_and_an_empty_input_starves(quickstart: Plant) -> N
     assert {unit.state.last for unit in floor.units if "arm" in unit.path} == {PackML.SUSPENDED}
     assert {unit.state.last for unit in cells} <= {PackML.SUSPENDED, PackML.RESETTING, PackML.HELD}
     assert sum(unit.state.last == PackML.SUSPENDED for unit in cells) >= 2
-    assert floor.flow.left.last == 0
+    assert floor.flow.left.get(floor.env.now) == 0
 
 
 def test_more_latency_never_delivers_more(quickstart: Plant) -> None:
@@ -173,15 +175,16 @@ def test_more_latency_never_delivers_more(quickstart: Plant) -> None:
     for delay_ms in (1, 1_000, 5_000, 20_000):
         floor = Floor(quickstart, fixed(delay_ms), 1, START)
         floor.run_to(START + 4 * HOUR)
-        trimmed = sum(d.produced.last for d in floor.units if isinstance(d, RobotArm))
-        left.append((floor.flow.left.last, trimmed))
+        now = floor.env.now
+        trimmed = sum(d.produced.get(now) for d in floor.units if isinstance(d, RobotArm))
+        left.append((floor.flow.left.get(now), trimmed))
     assert left == sorted(left, reverse=True)
     assert left[-1][1] < left[0][1]
 
 
 def test_an_output_keeps_orders_apart_and_calls_once_per_container(quickstart: Plant) -> None:
     floor = Floor(quickstart, fixed(1), 1, START)
-    first, second = quickstart.order[:2]
+    first, second = (Order(n, quickstart.product[n], 100, START) for n in range(2))
     called: list[Container] = []
     lane = Output(floor.env, 3, 2, called.append)
     for _ in range(4):
@@ -198,6 +201,23 @@ def test_an_output_keeps_orders_apart_and_calls_once_per_container(quickstart: P
     assert [c.pieces for c in called] == [3, 1, 3]
     assert lane.room(first)
     assert lane.pieces() == 4
+
+
+def test_an_output_takes_as_many_pieces_as_are_left(quickstart: Plant) -> None:
+    floor = Floor(quickstart, fixed(1), 1, START)
+    order = Order(1, quickstart.product[0], 100, START)
+    called: list[Container] = []
+    lane = Output(floor.env, 5, 1, called.append)
+    assert lane.left(order) == 5
+    lane.put_many(order, [START, START + 1])
+    assert (lane.left(order), lane.left(order, 2)) == (3, 5)
+    lane.begin(order, 2)
+    assert [(c.step, c.pieces) for c in called] == [(1, 2)], "another step is another container"
+    lane.put_many(order, range(5), 2)
+    assert lane.left(order, 2) == lane.left(order) == 0, "full, and the slot is taken"
+    lane.take(called[0])
+    assert [list(c.entered_ns) for c in called] == [[START, START + 1], [0, 1, 2, 3, 4]]
+    assert lane.left(order) == 5
 
 
 # Calendar and map
@@ -598,7 +618,7 @@ def test_delay_histograms_count_every_control_message(quickstart: Plant) -> None
     for minute in range(30):
         start = START + minute * 60 * NS_PER_S
         floor.run_to(start + 60 * NS_PER_S)
-        for report in control.reports(start, start + 60 * NS_PER_S):
+        for report in control.reports(Stretch.every(start, start + 60 * NS_PER_S)):
             assert isinstance(report, Columns)
             if report.stream != "link":
                 continue
@@ -618,7 +638,8 @@ def test_a_pane_without_arrivals_has_its_misses_alone(quickstart: Plant) -> None
     floor = Floor(quickstart, fixed(15_000), 1, START)
     floor.run_to(START + 60 * NS_PER_S)
     (control, *_) = floor.controls
-    said = [r for r in control.reports(START, START + 60 * NS_PER_S) if r.stream == "link"]
+    reports = control.reports(Stretch.every(START, START + 60 * NS_PER_S))
+    said = [r for r in reports if isinstance(r, Columns) and r.stream == "link"]
     assert len(said) == 6
     assert said[0].ch == {
         "bin": [None], "count": [None], "down": [None], "uplink_misses": [0], "downlink_misses": [0]

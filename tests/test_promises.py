@@ -273,7 +273,7 @@ def same(kpi: str, mine: float | None, true: float | None) -> bool:
     """Equal to nine digits, a quantile to its bins' half per cent; no value only where none is."""
     if mine is None or true is None:
         return mine is true
-    near = 5e-3 if kpi.startswith(("delay_p", "clock_skew")) else 1e-9
+    near = 5e-3 if "delay_p" in kpi or kpi == "clock_skew" else 1e-9
     if kpi == "actual_to_planned_scrap":
         near = 2e-8  # a piece's share of the plan, some 0.05, is kept to 1e-9
     return abs(mine - true) <= near * max(abs(mine), abs(true))

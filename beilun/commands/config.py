@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-KINDS = ("scenario", "plant", "settings", "network", "layout", "mapping")
+KINDS = ("scenario", "plant", "settings", "network", "layout", "mapping", "claims")
 
 
 @app.command()
@@ -96,6 +96,7 @@ def check_file(path: Path) -> str:
     """Validate one file by what it holds and return its kind; raises ``ConfigError``."""
     from beilun.rehearsal import rehearse
     from config import settings, tomlfile
+    from config.claims import load_claims
     from config.mapping import find_mapping
     from config.scenario import read_scenario
     from edge import kpis
@@ -122,6 +123,9 @@ def check_file(path: Path) -> str:
         case "mapping":
             find_mapping(path)
             return "mapping"
+        case "claims":
+            load_claims(path, kpis=kpis.load())
+            return "claims"
         case _:
             raise ConfigError(
                 "is none of: " + ", ".join(KINDS),
@@ -150,6 +154,7 @@ def kind_of(data: Mapping[str, Any]) -> str | None:
 
 
 def _models() -> dict[str, Any]:
+    from config.claims import Claims
     from config.mapping import Mapping as TableMapping
     from config.scenario import Scenario
     from config.settings import Values
@@ -157,7 +162,8 @@ def _models() -> dict[str, Any]:
     from simulator.link.profile import Profile
     from simulator.plant import Plant
 
-    return dict(zip(KINDS, (Scenario, Plant, Values, Profile, Layout, TableMapping), strict=True))
+    models = (Scenario, Plant, Values, Profile, Layout, TableMapping, Claims)
+    return dict(zip(KINDS, models, strict=True))
 
 
 def as_written(node: object) -> Any:

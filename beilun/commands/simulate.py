@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +17,6 @@ from config.units import NS_PER_S, format_duration
 from ingest.boundary import guarding, sent, side
 
 if TYPE_CHECKING:
-    from config.windows import Window
     from ingest.boundary import Boundary
     from ingest.broker import BrokerAddress
 
@@ -43,6 +41,7 @@ def command(
     chosen = scenario_of(scenario, seed=seed, length=length, network=network)
     flags = {"broker.url": broker, "run.speed": speed}
     effective = layers.load(chosen, flags=flags)
+    chosen = chosen.model_copy(update={"edge": effective.edge})  # its panes are the truth's too
     if effective.broker.own_kind is not None:
         raise UsageError(
             "name the broker to publish to",
@@ -58,10 +57,7 @@ def command(
     address = address_of(effective.broker)
     speed_up = None if pace == "max" else pace
     with guarding(chosen.campus) as boundary:
-        kinds = effective.edge.kinds
-        return asyncio.run(
-            _simulate(chosen, name, path, address, speed_up, kinds, boundary, trace=trace)
-        )
+        return asyncio.run(_simulate(chosen, name, path, address, speed_up, boundary, trace=trace))
 
 
 async def _simulate(
@@ -70,7 +66,6 @@ async def _simulate(
     path: Path,
     address: "BrokerAddress",
     speed: float | None,
-    windows: "Sequence[Window]",
     boundary: "Boundary | None",
     *,
     trace: bool,
@@ -102,7 +97,7 @@ async def _simulate(
         lost.update(account.lost)
     with Recording.create(path) as recording:
         recording.set_meta(scenario_header(scenario, run))
-        recording.write_truth(factory.truth(windows))
+        recording.write_truth(factory.truth(scenario.edge.kinds))
         if (tracer := factory.trace()) is not None:
             recording.write_trace(tracer)
         recording.set_entries(

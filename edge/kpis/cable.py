@@ -1,5 +1,6 @@
 """Cable lines: how fast good cable comes off the line, how good it is, and what energy it costs."""
 
+from config.units import NS_PER_S
 from edge.kpi import Accuracy, Kpi, bins, number, quantile, ratio
 from edge.kpis.energy import CO2, CO2_NEEDS, PKG, READ_EACH_SECOND
 from edge.kpis.oee import TERMS, UNIT, seen_ns
@@ -10,6 +11,7 @@ from edge.measures.values import Values
 _NEEDS = ("state", "length_m", "scrap_m")
 _LENGTH, _SCRAP, _ENERGY = Flows("length_m"), Flows("scrap_m"), Flows("energy_kwh")
 _FAULTS = Flows("spark_faults")
+_MELT = Flows("melt_kg")
 _STEPS = 10_000
 _TO_HALF_A_STEP = Accuracy(absolute=0.5 / _STEPS)
 _ECCENTRICITY = Values("eccentricity_ratio", _STEPS)
@@ -41,6 +43,14 @@ def energy_per_metre(facts: Facts) -> float | None:
 def co2_per_metre(facts: Facts) -> float | None:
     length = number(facts, "length_m")
     return ratio(number(facts, "co2_pkg"), length and length * (PKG // MICRO))
+
+
+def melt_per_metre(facts: Facts) -> float | None:
+    return ratio(number(facts, "melt_kg"), number(facts, "length_m"))
+
+
+def melt_rate(facts: Facts) -> float | None:
+    return ratio(number(facts, "melt_kg"), number(facts, "apt_ns"), 3_600 * NS_PER_S // MICRO)
 
 
 def spark_faults(facts: Facts) -> float | None:
@@ -96,6 +106,21 @@ KPIS = (
         clause="ISO 22400-2 comprehensive energy consumption, as CO2",
         measures=(CO2, _LENGTH), value=co2_per_metre, rolls_up=True,
         accuracy=READ_EACH_SECOND,
+    ),
+    Kpi(
+        name="melt_per_metre", unit="kg/m", better="", kinds=("cable_line",),
+        needs=("melt_kg", "length_m"),
+        summary="Insulation or sheath put on per metre of cable: what its walls weigh.",
+        formula="melt / length", clause="mass balance of an extrusion line",
+        measures=(_MELT, _LENGTH), value=melt_per_metre, rolls_up=True,
+    ),
+    Kpi(
+        name="melt_rate", unit="kg/h", better="up", kinds=("cable_line",),
+        needs=("state", "melt_kg"),
+        summary="Insulation or sheath put on per hour of production, all extruders together; over "
+        "3,600 times the running speed in m/s it is melt_per_metre.",
+        formula="melt / APT", clause="mass balance of an extrusion line",
+        measures=(UNIT, _MELT), value=melt_rate,
     ),
     Kpi(
         name="spark_faults_per_km", unit="{fault}/km", better="down", kinds=("cable_line",),

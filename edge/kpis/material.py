@@ -39,6 +39,19 @@ def _ages(times: Times, rises: Rises) -> dict[str, Fact]:
 _AGES = Situations("ages", (), ("left", "age_piece_s"), _ages, scale=_MILLI)
 
 
+def _leads(times: Times, rises: Rises) -> dict[str, Fact]:
+    """Orders that were finished, and their lead times in seconds, both in thousandths."""
+    del times
+    facts: dict[str, int] = {}
+    for counter, _, count in rises:
+        name = ("finished_milli", "lead_milli_s")[counter]
+        facts[name] = facts.get(name, 0) + count
+    return dict(facts)
+
+
+_LEADS = Situations("leads", (), ("orders_finished", "lead_order_s"), _leads, scale=_MILLI)
+
+
 def wip(facts: Facts) -> float | None:
     return ratio(number(facts, "wip_piece_ns"), number(facts, "wip_known_ns"))
 
@@ -51,6 +64,12 @@ def turnover_days(facts: Facts) -> float | None:
 def age_days(facts: Facts) -> float | None:
     return ratio(
         number(facts, "age_milli_s") or 0, number(facts, "aged_milli"), Fraction(1, _DAY_S)
+    )
+
+
+def lead_days(facts: Facts) -> float | None:
+    return ratio(
+        number(facts, "lead_milli_s") or 0, number(facts, "finished_milli"), Fraction(1, _DAY_S)
     )
 
 
@@ -151,6 +170,15 @@ KPIS = (
         summary="Pieces that left for the warehouse per hour.",
         formula="left / time", clause="ISO 22400-2 throughput rate",
         measures=(_WIP,), value=throughput, rolls_up=True,
+    ),
+    Kpi(
+        name="order_lead_time", unit="d", better="down", kinds=("material_flow",),
+        needs=("orders_finished", "lead_order_s"),
+        summary="Mean time of the orders that were finished, from the release of the first lot "
+        "until none of its pieces is in process.",
+        formula="sum of finish - release / orders_finished",
+        clause="ISO 22400-2 actual order execution time, over all units",
+        measures=(_LEADS,), value=lead_days, rolls_up=True,
     ),
     _of_consumed("finished_goods_ratio", "good", "up", "became good finished goods", "GQ / CM",
                  "finished goods ratio"),

@@ -6,31 +6,35 @@ from fractions import Fraction
 from config.units import NS_PER_MS
 from edge.kpi import OBSERVERS, Accuracy, Kpi, bins, number, quantile, ratio
 from edge.measures import Fact, Facts
-from edge.measures.delays import MONITORED, Delays
+from edge.measures.delays import DOWNLINK, MONITORED, UPLINK, Delays, Directed
 from edge.measures.situations import Component, Situation, Situations
 from edge.measures.sums import Sums
 from edge.measures.values import Values
 from ingest.bins import PER_DECADE, delay_of
 
 _DELAYS = Delays()
+_DIRECTED = {way: Directed(way) for way in (UPLINK, DOWNLINK)}
 _BINNED = 0.005
 """Relative error of a bin."""
 TEN_MS_BIN = 4 * PER_DECADE
 """The last bin whose delays are all within 10 ms: four decades above 1 µs."""
 
 
-def _quantile_ms(share: float) -> Callable[[Facts], float | None]:
+def _quantile_ms(share: float, name: str = "delay") -> Callable[[Facts], float | None]:
     def value(facts: Facts) -> float | None:
-        found = quantile(bins(facts, "delay_bins"), share)
+        found = quantile(bins(facts, f"{name}_bins"), share)
         return None if found is None else delay_of(found) / NS_PER_MS
 
     return value
 
 
-def within_10ms(facts: Facts) -> float | None:
-    histogram = bins(facts, "delay_bins")
-    good = sum(count for bin_, count in histogram.items() if bin_ <= TEN_MS_BIN)
-    return ratio(good, sum(histogram.values()))
+def _within(name: str = "delay") -> Callable[[Facts], float | None]:
+    def value(facts: Facts) -> float | None:
+        histogram = bins(facts, f"{name}_bins")
+        good = sum(count for bin_, count in histogram.items() if bin_ <= TEN_MS_BIN)
+        return ratio(good, sum(histogram.values()))
+
+    return value
 
 
 def _delay(name: str, share: float, words: str) -> Kpi:
@@ -40,6 +44,30 @@ def _delay(name: str, share: float, words: str) -> Kpi:
         formula=f"quantile {share} of arrival - sending", clause="3GPP TS 22.261 latency",
         measures=(_DELAYS,), value=_quantile_ms(share), rolls_up=True,
         accuracy=Accuracy(relative=_BINNED, cut_s=None),
+    )  # fmt: skip
+
+
+def _directed(way: str) -> Iterator[Kpi]:
+    """What a network's own assets tell of one direction."""
+    measure = _DIRECTED[way]
+    for name, share, words in (
+        ("p50", 0.5, "half the messages"),
+        ("p99", 0.99, "99 % of messages"),
+    ):
+        yield Kpi(
+            name=f"{way}_delay_{name}", unit="ms", better="down", kinds=OBSERVERS,
+            needs=measure.channels,
+            summary=f"One-way delay {words} keep on the {way}, bins of 0.5 % relative error.",
+            formula=f"quantile {share} of arrival - sending", clause="3GPP TS 22.261 latency",
+            measures=(measure,), value=_quantile_ms(share, measure.name),
+            accuracy=Accuracy(relative=_BINNED),
+        )  # fmt: skip
+    yield Kpi(
+        name=f"{way}_within_10ms", unit="1", better="up", kinds=OBSERVERS,
+        needs=measure.channels,
+        summary=f"Share of messages on the {way} whose one-way delay is at most 10 ms.",
+        formula="messages within 10 ms / messages", clause="3GPP TS 22.104 latency",
+        measures=(measure,), value=_within(measure.name),
     )  # fmt: skip
 
 
@@ -171,6 +199,7 @@ KPIS = (
         name="within_10ms", unit="1", better="up", kinds=(), needs=(),
         summary="Share of messages whose one-way delay is at most 10 ms.",
         formula="messages within 10 ms / messages", clause="3GPP TS 22.104 latency",
-        measures=(_DELAYS,), value=within_10ms, rolls_up=True, accuracy=Accuracy(cut_s=None),
+        measures=(_DELAYS,), value=_within(), rolls_up=True, accuracy=Accuracy(cut_s=None),
     ),
+    *(kpi for way in _DIRECTED for kpi in _directed(way)),
 )  # fmt: skip

@@ -215,7 +215,7 @@ TERMS: Mapping[str, Term] = {
 }
 """Symbols of ISO 22400 that the facts of a unit give."""
 
-CELL = ("casting_cell", "machine")
+CELL = ("casting_cell", "work_unit", "machine")
 """``machine`` is anything a mapping brings that is no shipped kind."""
 MACHINES = (*CELL, "robot_arm")
 COUNTED = ("state", "produced")

@@ -20,6 +20,7 @@ from ingest.bins import LAST, bin_of
 
 Bins = dict[int, int]
 
+UPLINK, DOWNLINK = "uplink", "downlink"
 MONITORED = "hop_messages"
 """The channel by which a report on other assets' messages is known."""
 
@@ -36,7 +37,7 @@ class Delays:
     """Histogram of one-way delays of messages sent in the window."""
 
     name = "delay"
-    channels = ()
+    channels: tuple[str, ...] = ()
 
     closing = False
 
@@ -69,14 +70,35 @@ class Delays:
         return {"delay_bins": state.delays, "stamp_bins": state.stamps, "early": state.early}
 
 
+class Directed(Delays):
+    """Of a report on other assets' messages, the one-way delays of one direction."""
+
+    channels = ("bin", "count", "down")
+
+    def __init__(self, way: str) -> None:
+        self.name = f"{way}_delay"
+        self._down = float(way == DOWNLINK)
+
+    def fold(self, columns: Columns) -> Heard:
+        delays, early = _sift(_count(_told(columns, self._down)))
+        return Heard(delays, early=early)
+
+    def facts(self, state: Heard) -> dict[str, Fact]:
+        return {f"{self.name}_bins": state.delays} if state.delays else {}
+
+
 def _bins(delays_ns: list[int]) -> list[int]:
     return bin_of(np.array(delays_ns, dtype=np.int64)).tolist() if delays_ns else []
 
 
-def _told(columns: Columns) -> Iterable[tuple[int, int]]:
-    """Bins and counts of control traffic, without blanks and what no stamps can give."""
-    _, (bins, counts) = columns.rows(("bin", "count"), stream="link")
+def _told(columns: Columns, down: float | None = None) -> Iterable[tuple[int, int]]:
+    """Bins and counts of control traffic (of one direction, if said), without blanks and what no
+    stamps can give."""
+    names = ("bin", "count") if down is None else ("bin", "count", "down")
+    _, (bins, counts, *ways) = columns.rows(names, stream="link")
     good = (np.abs(bins) <= LAST) & (counts > 0)  # a blank is neither
+    for way in ways:
+        good &= way == down
     numbers, times = np.rint(bins[good]), np.rint(counts[good])
     return zip(numbers.astype(int).tolist(), times.astype(int).tolist(), strict=True)
 

@@ -4,10 +4,10 @@ Theory of operation
 ===================
 
 Each *component* is a step function of time: it holds its last reading until the next one, at most
-``hold_ns`` long (a machine that fell silent is in no known state). The *situation* is the tuple of
-all components. Time is added up per situation, and each rise of a counter is counted in the
-situation just before it, the reading of a counter preceding a change at the same instant; what
-rises is said in ``edge.measures.counters``.
+``hold_ns`` long (a machine that fell silent is in no known state, unless it announced that it tells
+by exception). The *situation* is the tuple of all components. Time is added up per situation, and
+each rise of a counter is counted in the situation just before it, the reading of a counter
+preceding a change at the same instant; what rises is said in ``edge.measures.counters``.
 
         pane 1                 pane 2
     ?---?-A--A----A--|--A----B----B------|        ? = carried in: what the pane before knew last
@@ -122,7 +122,14 @@ class Situations:
 
     def of(self, birth: Birth) -> Self:
         """The same for an asset that announced only some channels: the others cost nothing there,
-        and are no evidence in its situations."""
+        and are no evidence in its situations. What it tells by exception holds until the next."""
+        if birth.by_exception and any(c.hold_ns is not None for c in self.components):
+            lasting = tuple(component._replace(hold_ns=None) for component in self.components)
+            same = type(self)(
+                self.name, lasting, self.counters, self._describe,
+                watch=self.watch, scale=self.scale, closing=self.closing,
+            )  # fmt: skip
+            return same.of(birth)
         said = birth.channels
         kept = [i for i, c in enumerate(self.components) if c.planned or c.channel in said]
         counted = [i for i, name in enumerate(self.counters) if name in said]

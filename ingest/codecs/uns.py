@@ -37,6 +37,7 @@ class _Birth(msgspec.Struct):
     t_ns: int
     ch: dict[str, str]
     limits: dict[str, tuple[Cell, Cell]] = {}
+    by_exception: bool = False
     x_beilun: Stamps | None = None
 
 
@@ -77,7 +78,8 @@ class Uns:
             check_times(birth.t_ns, birth.t_ns)
             _check_limits(birth)
             meta = meta_of(birth.x_beilun, envelope, str(asset))
-            return (Birth(asset, birth.kind, birth.t_ns, birth.ch, meta, birth.limits),)
+            said = (birth.kind, birth.t_ns, birth.ch, meta, birth.limits, birth.by_exception)
+            return (Birth(asset, *said),)
         if stream not in topics.STREAMS:
             raise Unusable("unknown_topic", f"no stream {stream!r}")
         data = _read(_data if stream != "link" else _link, envelope.payload)

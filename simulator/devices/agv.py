@@ -3,16 +3,16 @@ r"""An AGV: drives on the map with trapezoid speed, carries containers, lives of
 Theory of operation
 ===================
 
-A vehicle may go to the end of its *base*, the released part of its order (VDA 5050); the rest is
-*horizon*. It asks for more a little before it would have to brake, and the link decides what that
-costs:
+A vehicle may go to the end of its *base*, the part of its order (VDA 5050) that the fleet manager
+has reserved for it; the rest is *horizon*. It asks for more a little before it would have to brake,
+and what that costs is up to the link and the other vehicles:
 
     speed   ____________________...          the base grows in time: nothing
            /         :  :
           /       asks  brakes
 
-            _____________       ___...       the update is late: it brakes, perhaps stands, and goes
-           /         :   \     /             on when it comes
+            _____________       ___...       the update is late: it brakes, perhaps stands (it is
+           /         :   \     /             blocked), and goes on when it comes
           /       asks    \___/
 
             _________           ___...       nothing is heard for a while: the watchdog stops
@@ -21,43 +21,58 @@ costs:
 
 All of it happens step by step in virtual time: nothing is sent, and no place is told to the radio,
 before what could change it has been decided. Every time it reports lies on the millisecond grid of
-its controller, as VDA 5050 stamps do.
+its controller, as VDA 5050 stamps do. A stretch without anything to decide is one event, however
+long it is; position, speed, nodes passed and charge are computed from it afterwards.
+
+    LFP cell voltage           54.4 V    ,      charging        C ____
+    over charge         51.6 ___________/       current              \      1 C to 90 %,
+                  50.8 /                                             |`-.   then less by steps
+                 44.0 |                                          ____|___`-.__
+                      5 %  20 %   80 %  100 %                   40 %  90 %  charge_to
 """
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
-from math import atan2, sqrt
-from typing import Annotated, Any, ClassVar, Literal
+from math import sqrt
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import simpy
 from pydantic import Field
 
 from config.units import NS_PER_MS, NS_PER_S, MetresPerSecond, Milliseconds, Ratio, Seconds
-from ingest.messages import Asset, Times
+from ingest.messages import Asset, Floats, Times
 from simulator.device import (
     PANE_NS,
     Acceleration,
     Amperes,
-    Bell,
+    Columns,
     DeviceSpec,
+    Ints,
     Length,
     Meter,
     Process,
     Report,
     Steps,
+    Stretch,
     VdaConnection,
     VdaState,
+    event_reports,
     ns,
-    span,
+    panes,
+    rounded,
 )
-from simulator.plant.control import SERVICE_CHANNELS, STATE_BYTES, arrive
-from simulator.plant.fleet import Mission, Way
+from simulator.plant.control import SERVICE_CHANNELS, STATE_BYTES, deliver, later
+from simulator.plant.fleet import ANSWER_NS, Mission, Need, Way
 from simulator.plant.floor import Floor
 from simulator.plant.material import Container
 
 AmpereHours = Annotated[float, Field(gt=0, json_schema_extra={"unit": "Ah"})]
+CRate = Annotated[float, Field(gt=0, json_schema_extra={"unit": "1/h"})]
 
 
 class AgvSpec(DeviceSpec):
@@ -68,44 +83,52 @@ class AgvSpec(DeviceSpec):
     """Where it stands at the start."""
     charger: str
     """Node of its charger."""
+    zones: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Areas whose stations it serves. Without any: all, or with `[transport] zone = "area"` its
+    own."""
     speed_mps: MetresPerSecond = 1.2
     """Top speed."""
     acceleration_mps2: Acceleration = 0.5
     """Acceleration and service deceleration."""
-    handling_s: Seconds = 25.0
-    """Time to load or unload a container."""
     watchdog_ms: Milliseconds = 300.0
     """Silence of the fleet manager after which it stops."""
     base_m: Length = 30.0
     """Way the fleet manager releases at a time, and on to the next node."""
     base_lead_s: Seconds = 1.0
-    """It asks for more so long before it would have to brake for the end of what is released."""
+    """It asks for more so long before it would have to brake for the end of what is released, and
+    so long before it has loaded."""
     battery_ah: AmpereHours = 40.0
     """Capacity at 48 V."""
     start_ratio: Ratio = 0.9
     """Charge at the start."""
     charge_below_ratio: Ratio = 0.4
-    """It goes to charge after a mission that left less."""
-    charge_to_ratio: Ratio = 0.85
+    """It goes to charge below this when there is nothing to do, and can be called away above."""
+    forced_below_ratio: Ratio = 0.2
+    """It takes no order below this and goes to charge."""
+    charge_to_ratio: Ratio = 0.95
     """It charges up to this."""
+    charge_c: CRate = 1.0
+    """Charging current over capacity, up to a charge of 90 %."""
     idle_a: Amperes = 1.5
     """Draw while it stands."""
-    drive_a: Amperes = 8.0
-    """Draw while it drives."""
+    empty_a: Amperes = 6.0
+    """Draw while it drives without a load."""
+    loaded_a: Amperes = 10.0
+    """Draw while it drives with one."""
     handling_a: Amperes = 12.0
     """Draw while it lifts."""
-    charge_a: Amperes = 40.0
-    """Charging current."""
 
     def settings_problems(self) -> list[str]:
-        """Its place is a node."""
-        return (
-            [] if self.x_m is None else ["x_m and y_m are not for vehicles: they stand at a node"]
-        )
+        """Its place is a node, and its charges are in order."""
+        problems = list[str]()
+        if self.x_m is not None:
+            problems.append("x_m and y_m are not for vehicles: they stand at a node")
+        if not self.forced_below_ratio <= self.charge_below_ratio < self.charge_to_ratio:
+            problems.append("needs forced_below_ratio <= charge_below_ratio < charge_to_ratio")
+        return problems
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Motion with constant acceleration from ``t_ns`` on."""
 
     t_ns: int
@@ -133,7 +156,8 @@ def trapezoid(
     distance = to_m - at_m
     top = max(min(top, sqrt(max(distance * acceleration + 0.5 * speed * speed, 0.0))), speed)
     ramp_ns, brake_ns = ns((top - speed) / acceleration), ns(top / acceleration)
-    ramp_m, brake_m = (m / (2.0 * acceleration) for m in (top * top - speed * speed, top * top))
+    ramp_m = (top * top - speed * speed) / (2.0 * acceleration)
+    brake_m = top * top / (2.0 * acceleration)
     cruise_ns = ns(max(distance - ramp_m - brake_m, 0.0) / top) if top else 0
     brakes_ns = t_ns + ramp_ns + cruise_ns
     return [
@@ -144,22 +168,23 @@ def trapezoid(
     ]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Drive:
-    """A leg of a mission from node to node: where it is at any time up to now, and what it means to
-    do next, exact within each piece of motion."""
+    """The way of a mission from stop to stop: where it is at any time up to now, and what it means
+    to do next, exact within each piece of motion."""
 
     way: Way
     pieces: list[Piece]
-    before: int = 0
-    """Nodes of the mission that come before this leg's."""
-    onward: int = 1
-    """The next node of the way."""
+    driven_m: float = 0.0
+    """What the vehicle had driven before."""
 
     def at(self, t_ns: int) -> tuple[float, float]:
         """Distance driven and speed."""
-        index = bisect_right(self.pieces, t_ns, key=lambda piece: piece.t_ns) - 1
-        far, speed = self.pieces[max(index, 0)].after(t_ns)
+        pieces = self.pieces
+        at = len(pieces) - 1
+        while at and pieces[at].t_ns > t_ns:
+            at -= 1
+        far, speed = pieces[at].after(t_ns)
         return min(max(far, 0.0), self.way[-1][1]), max(speed, 0.0)
 
     @property
@@ -183,17 +208,29 @@ class Drive:
                 return min(piece.t_ns + ns(dt), onward.t_ns)
         return None
 
-    def next_ns(self) -> int | None:
-        """When it comes to the next node, on the millisecond."""
-        if self.onward == len(self.way):
-            return None
-        comes_ns = self.comes_ns(self.way[self.onward][1])
-        return None if comes_ns is None else ceil_ms(comes_ns)
+    def passes(self, to_ns: int) -> list[tuple[int, int]]:
+        """When it came to each node of its way up to a time, on the millisecond, and which."""
+        found = list[tuple[int, int]]()
+        for index, (_, far_m) in enumerate(self.way[1:], 1):
+            comes_ns = self.comes_ns(far_m)
+            if comes_ns is None or ceil_ms(comes_ns) > to_ns:
+                break
+            found.append((ceil_ms(comes_ns), index))
+        return found
+
+    def passed(self, far_m: float) -> int:
+        """The last node at or before a point of its way."""
+        at = bisect_right(self.way, far_m + _SAME_M, key=lambda node: node[1]) - 1
+        return max(at, 0)
 
 
 _SAME_M = 1e-9
 _CHORD_M = 0.04
 """The radio knows the track as chords, which stay closer to the truth than this."""
+_KEEP_NS = 30 * NS_PER_S
+"""A VDA 5050 state is sent at least so often; signals sampled less often go as plain columns."""
+_HOLD_NS = 60 * NS_PER_S
+"""How long a reader believes a row of columns."""
 
 
 def ceil_ms(t_ns: int) -> int:
@@ -201,23 +238,105 @@ def ceil_ms(t_ns: int) -> int:
     return -(-t_ns // NS_PER_MS) * NS_PER_MS
 
 
+_FULL_FROM = 0.9
+"""Charge from which on the charging current tapers."""
+_TAPER = 0.01
+"""It does so in steps of this charge."""
+_OPEN_CIRCUIT = ((0.0, 0.05, 0.2, 0.8, 1.0), (40.0, 44.0, 50.8, 51.6, 54.4))
+"""Charge, and volts of a 16-cell LFP battery at rest."""
+
+
+class Battery:
+    """Its charge as the integral of its current, exact in integers (milliampere-nanoseconds)."""
+
+    def __init__(self, t_ns: int, capacity_ah: float, ratio: float, draw_a: float) -> None:
+        self.capacity = round(capacity_ah * 3600 * 1000 * NS_PER_S)
+        self._t = array("q", (t_ns,))
+        self._draw = array("q", (round(draw_a * 1000),))
+        self._left = array("q", (round(ratio * self.capacity),))
+
+    def draw(self, t_ns: int, amperes: float) -> None:
+        """Current taken from ``t_ns`` on, which is not before the last change; less than none
+        charges it."""
+        draw = round(amperes * 1000)
+        before = self._draw[-1]
+        if draw == before:
+            return
+        left = max(self._left[-1] - before * (t_ns - self._t[-1]), 0)
+        self._t.append(t_ns)
+        self._draw.append(draw)
+        self._left.append(left)
+
+    def ratio(self, t_ns: int) -> float:
+        """State of charge."""
+        at = len(self._t) - 1
+        if self._t[at] > t_ns:
+            at = max(bisect_right(self._t, t_ns) - 1, 0)
+        left = self._left[at] - self._draw[at] * (t_ns - self._t[at])
+        return min(max(left / self.capacity, 0.0), 1.0)
+
+    def falls_ns(self, t_ns: int, ratio: float) -> int:
+        """How long from a time on it lasts until it falls to a charge, at the current of now."""
+        left = (self.ratio(t_ns) - ratio) * self.capacity
+        return max(round(left / self._draw[-1]), 0) if self._draw[-1] > 0 else _HOLD_NS
+
+    def at(self, times: Times) -> Floats:
+        """State of charge at ascending times."""
+        if not len(times):
+            return np.empty(0, dtype=np.float64)
+        low = max(bisect_right(self._t, int(times[0])) - 1, 0)
+        high = max(bisect_right(self._t, int(times[-1])), low + 1)
+        since, draw, left = (
+            np.array(log[low:high], dtype=np.int64) for log in (self._t, self._draw, self._left)
+        )
+        index = np.maximum(np.searchsorted(since, times, side="right") - 1, 0)
+        charge = left[index] - draw[index] * (times - since[index])
+        return np.clip(charge / self.capacity, 0.0, 1.0)
+
+
+def volts(ratio: float) -> float:
+    """Voltage at rest of a state of charge."""
+    return float(np.interp(ratio, *_OPEN_CIRCUIT))
+
+
 @dataclass(frozen=True, slots=True)
 class Situation:
     """What changes at events only; position, speed and battery are computed."""
 
     order: str = ""
+    way: Way = ()
+    """Of the order; empty without one."""
     update: int = 0
-    base: int = 0
-    """Nodes of the order that are released."""
+    base: int = -1
+    """The last node of the order that is released; -1 for none."""
     asks: bool = False
     """For more of them."""
     last_node: str = ""
-    last_sequence: int = 0
-    nodes: tuple[tuple[str, int], ...] = ()
+    index: int = 0
+    """Of the last node on the way of its order."""
     driving: bool = False
     load: str = ""
     charging: bool = False
     waiting_for_link: bool = False
+
+    @property
+    def nodes(self) -> tuple[tuple[str, int], ...]:
+        """Nodes still to be reached, with their sequence numbers; the last one stays until what
+        is to be done there is done."""
+        way, last = self.way, len(self.way) - 1
+        if not way:
+            return ()
+        return tuple((way[n][0], 2 * n) for n in range(min(self.index + 1, last), last + 1))
+
+
+class Motion(NamedTuple):
+    """Where it is at some times, and how fast."""
+
+    x_m: Floats
+    y_m: Floats
+    theta: Floats
+    speed_mps: Floats
+    since_node_m: Floats
 
 
 class Agv:
@@ -243,21 +362,36 @@ class Agv:
         self.path = str(self.asset)
         self.control = floor.control(self.asset)
         self.at = spec.node
+        self.charger = spec.charger
+        own_area = (spec.area,) if floor.plant.transport.zone == "area" else ()
+        self.zones = frozenset(spec.zones or own_area)
         self.idle = True
-        self.inbox = self.env.event()
-        self.mission = Steps(self.env.now, 0)
-        self.halted = Meter(self.env.now, 0, 1)
+        now = self.env.now
+        self.mission = Steps(now, 0)
+        self.driving = Steps(now, 0)
+        self.loaded = Steps(now, 0)
+        self.charging = Steps(now, 0)
+        self.stands = Steps(now, 0)
+        """Whether it stands on a mission for want of a base or of the link."""
+        self.halted = Meter(now, 0, 1)
         """Time the watchdog kept it standing, in ns."""
-        self.waited = Meter(self.env.now, 0, 1)
+        self.waited = Meter(now, 0, 1)
         """Time it stood for want of a base, in ns."""
-        grid = round(spec.battery_ah * 3600 * 1000 * NS_PER_S / 10_000)
-        self._used = Meter(self.env.now, round(spec.idle_a * 1000), grid)
-        """Charge taken from the battery, in ten-thousandths of its capacity."""
-        self._situations = [(self.env.now, Situation(last_node=spec.node))]
-        self._drives = [Drive(((spec.node, 0.0),), [Piece(self.env.now, 0.0, 0.0)])]
-        self._track = [(self.env.now, *floor.roads.place[spec.node])]
+        self.battery = Battery(now, spec.battery_ah, spec.start_ratio, spec.idle_a)
+        self._situation, self._since_ns = Situation(last_node=spec.node), now
+        """As it was before the first entry of the log, and since when."""
+        self._log: list[tuple[int, dict[str, Any]]] = []
+        """What changed since the last report, but for the nodes passed."""
+        self._drives = [Drive(((spec.node, 0.0),), [Piece(now, 0.0, 0.0)])]
+        self._track = [(now, *floor.roads.place[spec.node])]
         """What the radio knows of where it goes."""
-        self._extended = Bell(self.env)
+        self._is_tracked = floor.plant.radio is not None and not floor.draws_heartbeats
+        self._inbox = self.env.event()
+        self._woken = self.env.event()
+        """What it waits for, if a new base would change that."""
+        self._head = -1
+        self._asking = False
+        self._update = 0
         self._container: Container | None = None
         floor.fleet.vehicles.append(self)
 
@@ -265,14 +399,6 @@ class Agv:
     def base_m(self) -> float:
         """The way it is released at a time."""
         return self.spec.base_m
-
-    def log(self, read: Callable[[Situation], bool]) -> Steps:
-        """Since when a statement about its situation holds, and since when not."""
-        (first_ns, first), *changes = self._situations
-        steps = Steps(first_ns, int(read(first)))
-        for t_ns, situation in changes:
-            steps.set(t_ns, int(read(situation)))
-        return steps
 
     @property
     def halted_ns(self) -> int:
@@ -286,149 +412,234 @@ class Agv:
 
     def battery_ratio(self, t_ns: int) -> float:
         """State of charge, in steps of 1e-4."""
-        return round(self.spec.start_ratio - self._used.get(t_ns) / 10_000, 4)
+        return round(self.battery.ratio(t_ns), 4)
 
-    def wants_charge(self) -> str | None:
-        """The charger, if the battery is low."""
-        low = self.battery_ratio(self.env.now) < self.spec.charge_below_ratio
-        return self.spec.charger if low else None
+    def charge_need(self) -> Need:
+        """How badly it has to charge."""
+        ratio = self.battery.ratio(self.env.now)
+        return Need(ratio < self.spec.charge_below_ratio, ratio < self.spec.forced_below_ratio)
+
+    def charge_lasts_ns(self) -> int:
+        """How long it can stand before it has to charge more badly than now."""
+        spec, now = self.spec, self.env.now
+        ratio = self.battery.ratio(now)
+        limit = spec.charge_below_ratio if ratio >= spec.charge_below_ratio else 0.0
+        if limit == 0.0 and ratio >= spec.forced_below_ratio:
+            limit = spec.forced_below_ratio
+        return ceil_ms(self.battery.falls_ns(now, limit)) + NS_PER_S
 
     def pieces(self) -> int:
         """Pieces it carries."""
         return self._container.pieces if self._container else 0
 
-    def _situate(self, situation: Situation) -> None:
-        if situation != self._now:
-            self._situations.append((self.env.now, situation))
-            self.mission.set(self.env.now, int(bool(situation.order and situation.nodes)))
+    # Messages
 
-    def _rolls(self, *, driving: bool) -> None:
-        self._situate(replace(self._now, driving=driving))
-        draw_a = self.spec.drive_a if driving else self.spec.idle_a
-        self._used.set(self.env.now, round(draw_a * 1000))
+    def take(self, mission: Mission, head: int) -> None:
+        """An order is here, with its base; without one an update will bring it."""
+        self._head = max(self._head, head)
+        self._asking = self._head < 0
+        self._inbox.succeed(mission)
 
-    @property
-    def _now(self) -> Situation:
-        return self._situations[-1][1]
+    def extend(self, head: int) -> None:
+        """A longer base is here, perhaps before its order, if that had to be sent again."""
+        self._head = head
+        self._update += 1
+        self._asking = False
+        self._note(base=head, update=self._update, asks=False)
+        if not self._woken.triggered:
+            self._woken.succeed()
+
+    def _ask(self, mission: Mission, index: int) -> None:
+        """Ask for a new base over the link, if it is not asked for."""
+        if not self._asking:
+            self._asking = True
+            asked = partial(self.floor.fleet.asked, mission, index)
+            deliver(self.env, self.control.up, STATE_BYTES, asked, after_ns=ANSWER_NS)
+
+    def _tell_state(self, heard: partial[None]) -> None:
+        deliver(self.env, self.control.up, STATE_BYTES, heard)
+
+    def _note(self, **changes: Any) -> None:
+        self._log.append((self.env.now, changes))
+
+    # Life
 
     def run(self) -> Process:
         """Mission after mission; it waits where the last one ended."""
         while True:
-            mission: Mission = yield self.inbox
-            nodes = tuple((name, 2 * n) for n, (name, _) in enumerate(mission.nodes, 1))
-            self._situate(
-                Situation(mission.name, base=mission.base, last_node=self.at, nodes=nodes)
-            )
-            self.control.up.send(self.env.now, STATE_BYTES)
-            yield from self._drive(mission, 0)
-            if mission.source is not None and mission.sink is not None:
-                yield from self._handle()
-                assert mission.container is not None
-                mission.source.output.take(mission.container)
-                self._container = mission.container
-                self._situate(replace(self._now, load=str(mission.container.order.number)))
-                self.control.up.send(self.env.now, STATE_BYTES)
-                yield from self._drive(mission, 1)
-                yield from self._handle()
-                self._container = None
-                mission.sink.receive(mission.container)
-            done = Situation(last_node=self.at, last_sequence=nodes[-1][1])
-            self._situate(done)
-            if mission.source is None:
-                yield from self._charge(done)
-            self.floor.env.process(self._report_done())
+            mission: Mission = yield self._inbox
+            self._inbox = self.env.event()
+            yield from self._carry_out(mission)
+            if mission.sink is None:
+                yield from self._charge(mission)
 
-    def _report_done(self) -> Process:
-        yield from arrive(self.env, self.control.up, STATE_BYTES)
-        self.floor.fleet.finished(self)
-
-    def _handle(self) -> Process:
-        self._used.set(self.env.now, round(self.spec.handling_a * 1000))
-        yield self.env.timeout(ceil_ms(ns(self.spec.handling_s)))
-        self._used.set(self.env.now, round(self.spec.idle_a * 1000))
-
-    def _charge(self, situation: Situation) -> Process:
-        spec = self.spec
-        missing = spec.charge_to_ratio - self.battery_ratio(self.env.now)
-        self._situate(replace(situation, charging=True))
-        self._used.set(self.env.now, -round(spec.charge_a * 1000))
-        yield self.env.timeout(ceil_ms(ns(missing * spec.battery_ah * 3600 / spec.charge_a)))
-        self._used.set(self.env.now, round(spec.idle_a * 1000))
-        self._situate(situation)
-
-    def _drive(self, mission: Mission, number: int) -> Process:
-        """A leg of a mission, from standing at its start to standing at its end."""
-        way = mission.legs[number]
-        before = sum(len(leg) - 1 for leg in mission.legs[:number])
-        drive = Drive(way, [Piece(self.env.now, 0.0, 0.0)], before)
+    def _carry_out(self, mission: Mission) -> Process:
+        env, fleet, route = self.env, self.floor.fleet, mission.route
+        self.mission.set(env.now, 1)
+        self._note(
+            order=mission.name, way=route.way, index=0, base=self._head, update=self._update,
+            asks=self._asking,
+        )  # fmt: skip
+        last = self._drives[-1]
+        drive = Drive(route.way, [Piece(env.now, 0.0, 0.0)], last.driven_m + last.way[-1][1])
         self._drives.append(drive)
+        for stop in route.stops:
+            yield from self._drive(drive, mission, stop)
+            self.at = route.way[stop][0]
+            self._note(index=stop, last_node=self.at)
+            self._tell_state(partial(fleet.arrived, mission, stop))
+            if mission.sink is not None:
+                yield from self._handle(mission, stop)
+        self.mission.set(env.now, 0)
+        self._head, self._update = -1, 0
+        self._note(order="", way=(), last_node=self.at, base=-1, update=0, load="")
+        if mission.sink is not None:
+            self._tell_state(partial(fleet.finished, mission))
+
+    def _handle(self, mission: Mission, stop: int) -> Process:
+        """Load, or unload at the last stop. The way on is asked for before it has loaded."""
+        env, setting, battery = self.env, self.floor.plant.transport, self.battery
+        container, source, sink = mission.container, mission.source, mission.sink
+        assert container is not None
+        assert source is not None
+        assert sink is not None
+        battery.draw(env.now, self.spec.handling_a)
+        if stop != mission.route.stops[-1]:
+            load_ns = ceil_ms(ns(setting.load_s))
+            lead_ns = min(ceil_ms(ns(self.spec.base_lead_s)), load_ns)
+            yield env.timeout(load_ns - lead_ns)
+            self._ask(mission, stop)
+            yield env.timeout(lead_ns)
+            source.output.take(container)
+            self._container = container
+            self.loaded.set(env.now, 1)
+            self._note(load=str(container.order.number))
+        else:
+            yield env.timeout(ceil_ms(ns(setting.unload_s)))
+            self._container = None
+            self.loaded.set(env.now, 0)
+            sink.receive(container)
+        battery.draw(env.now, self.spec.idle_a)
+
+    def _charge(self, mission: Mission) -> Process:
+        """Charge until it is full or, once it is fit for work, called away."""
+        env, spec, battery, fleet = self.env, self.spec, self.battery, self.floor.fleet
+        self.charging.set(env.now, 1)
+        self._note(charging=True)
+        is_told = False
+        while (ratio := battery.ratio(env.now)) < spec.charge_to_ratio - _SAME_M:
+            if not is_told and ratio >= spec.charge_below_ratio - _SAME_M:
+                is_told = True
+                self._tell_state(partial(fleet.free, self))
+            goal, amperes = _charging(ratio, spec)
+            if not is_told:
+                goal = min(goal, spec.charge_below_ratio)
+            battery.draw(env.now, -amperes)
+            left_s = (goal - ratio) * spec.battery_ah * 3600 / amperes
+            enough = env.timeout(ceil_ms(ns(left_s)) + NS_PER_MS)
+            if not is_told:
+                yield enough
+                continue
+            yield self._inbox | enough
+            if self._inbox.triggered:
+                break
+        battery.draw(env.now, spec.idle_a)
+        self.charging.set(env.now, 0)
+        self._note(charging=False)
+        self._tell_state(partial(fleet.unplugged, self))
+
+    # Motion
+
+    def _rolls(self, *, driving: bool) -> None:
+        spec, now = self.spec, self.env.now
+        if bool(self.driving.last) == driving:
+            return
+        self.driving.set(now, int(driving))
+        self._note(driving=driving)
+        draw_a = spec.loaded_a if self._container else spec.empty_a
+        self.battery.draw(now, draw_a if driving else spec.idle_a)
+
+    def _drive(self, drive: Drive, mission: Mission, stop: int) -> Process:
+        """On to a stop, from standing to standing, once it is released."""
+        goal_m = drive.way[stop][1]
         while True:
             far, speed = drive.at(self.env.now)
-            if speed or far < self._end_m(drive):
-                if not (yield from self._go(drive, mission)):
+            if speed or far < self._end_m(drive, stop) - _SAME_M:
+                if not (yield from self._go(drive, mission, stop)):
                     yield from self._halt(drive)
-            elif far < way[-1][1]:
-                yield from self._await_base(mission)
+            elif self._head < stop or far < goal_m - _SAME_M:
+                yield from self._await_base(drive, mission)
             else:
                 break
-        self.at = way[-1][0]
 
-    def _end_m(self, drive: Drive) -> float:
-        """Where on this leg its base ends."""
-        return drive.way[min(self._now.base - drive.before, len(drive.way) - 1)][1]
+    def _end_m(self, drive: Drive, stop: int) -> float:
+        """Where its base ends on the way to a stop."""
+        return drive.way[max(min(self._head, stop), 0)][1]
 
-    def _go(self, drive: Drive, mission: Mission) -> Generator[simpy.Event, Any, bool]:
+    def _go(self, drive: Drive, mission: Mission, stop: int) -> Generator[simpy.Event, Any, bool]:
         """Drive towards the end of the base until it stands there or the base grows, or until it
         must stop because nothing is heard: ``False``."""
-        spec, env, base = self.spec, self.env, self._now.base
+        spec, env, head = self.spec, self.env, self._head
         far, speed = drive.at(env.now)
-        end_m = self._end_m(drive)
+        end_m = self._end_m(drive, stop)
         plan = trapezoid(env.now, far, end_m, spec.speed_mps, spec.acceleration_mps2, speed)
         drive.change(plan)
         brakes_ns, stands_ns = plan[-2].t_ns, plan[-1].t_ns
-        # No reason to ask while the base reaches into the next leg.
-        wants = base < len(mission.nodes) and base - drive.before < len(drive.way)
+        wants = head < stop
         asks_ns = (brakes_ns - ns(spec.base_lead_s)) // NS_PER_MS * NS_PER_MS
         self._tell(drive, env.now, brakes_ns)
         self._rolls(driving=True)
         while env.now < brakes_ns:
             if wants and env.now >= asks_ns:
-                self._ask(mission)
-            due_ns = min(drive.next_ns() or brakes_ns, brakes_ns)
-            if wants and asks_ns > env.now:
-                due_ns = min(asks_ns, due_ns)
+                self._wants(drive, mission)
+            due_ns = asks_ns if wants and asks_ns > env.now else brakes_ns
             silent = yield from self._watch(due_ns)
-            self._pass_nodes(drive)
-            if self._now.base != base:
+            if self._head != head:
                 return True
             if silent:
                 return False
         if wants:
-            self._ask(mission)
+            self._wants(drive, mission)
         self._tell(drive, brakes_ns, stands_ns)
-        while env.now < ceil_ms(stands_ns):
-            due_ns = min(drive.next_ns() or ceil_ms(stands_ns), ceil_ms(stands_ns))
-            yield self._extended.event | env.timeout(due_ns - env.now)
-            self._pass_nodes(drive)
-            if self._now.base != base:
+        if wants:
+            yield from self._until(ceil_ms(stands_ns))
+            if self._head != head:
                 return True
+        else:
+            yield env.timeout(ceil_ms(stands_ns) - env.now)
         self._rolls(driving=False)
         return True
+
+    def _wants(self, drive: Drive, mission: Mission) -> None:
+        """Ask for a base, if that is not done."""
+        if not self._asking:
+            self._note(asks=True)
+            self._ask(mission, drive.passed(drive.at(self.env.now)[0]))
 
     def _watch(self, to_ns: int) -> Generator[simpy.Event, Any, bool]:
         """Let time pass up to ``to_ns``, or until the base has grown, or until nothing was heard
         for too long: ``True``."""
         env, down, limit_ns = self.env, self.control.down, ns(self.spec.watchdog_ms / 1000)
-        if not self._now.asks:  # nobody sends it anything but heartbeats
+        if down.foresees or not self._asking:  # nobody sends it anything but heartbeats
             quiet_ns = down.quiet(env.now, to_ns, limit_ns)
-            yield env.timeout((to_ns if quiet_ns is None else quiet_ns) - env.now)
-            return quiet_ns is not None
-        while self._now.asks and env.now < to_ns:
+            due_ns = to_ns if quiet_ns is None else quiet_ns
+            if not self._asking:
+                yield env.timeout(due_ns - env.now)
+                return quiet_ns is not None
+            yield from self._until(due_ns)
+            return quiet_ns is not None and env.now == due_ns
+        while self._asking and env.now < to_ns:
             quiet_ns = down.heard_ns(env.now) + limit_ns
             if quiet_ns <= env.now:
                 return True
-            yield self._extended.event | env.timeout(min(quiet_ns, to_ns) - env.now)
+            yield from self._until(min(quiet_ns, to_ns))
         return False
+
+    def _until(self, t_ns: int) -> Process:
+        """Let time pass up to then, or until a new base is here."""
+        self._woken = woken = self.env.event()
+        later(self.env, t_ns - self.env.now, lambda: woken.triggered or woken.succeed())
+        yield woken
 
     def _halt(self, drive: Drive) -> Process:
         """Stop because nothing is heard, and stand until something is."""
@@ -440,55 +651,36 @@ class Agv:
         drive.change([Piece(quiet_ns, far, speed, -brake), still])
         self._tell(drive, quiet_ns, still_ns)
         stands_ns = ceil_ms(still_ns)
-        while env.now < stands_ns:
-            yield env.timeout(min(drive.next_ns() or stands_ns, stands_ns) - env.now)
-            self._pass_nodes(drive)
+        yield env.timeout(stands_ns - env.now)
         self._rolls(driving=False)
-        self._situate(replace(self._now, waiting_for_link=True))
+        self._note(waiting_for_link=True)
         self.halted.set(env.now, 1)
+        self.stands.set(env.now, 1)
         while (heard_ns := down.hears(quiet_ns, env.now)) is None:
-            yield self._extended.event | env.timeout(down.next_beat_ns - env.now)
+            yield from self._until(down.next_beat_ns)
         yield env.timeout(max(ceil_ms(heard_ns), stands_ns + NS_PER_MS) - env.now)
         self.halted.set(env.now, 0)
-        self._situate(replace(self._now, waiting_for_link=False))
+        self.stands.set(env.now, 0)
+        self._note(waiting_for_link=False)
 
-    def _await_base(self, mission: Mission) -> Process:
-        """Stand at the end of the base until it has grown."""
-        self._ask(mission)
+    def _await_base(self, drive: Drive, mission: Mission) -> Process:
+        """Stand, blocked, at the end of the base until it has grown."""
+        self._note(asks=True)
+        self._ask(mission, drive.passed(drive.at(self.env.now)[0]))
         self.waited.set(self.env.now, 1)
-        yield self._extended.event
+        self.stands.set(self.env.now, 1)
+        self._woken = self.env.event()
+        yield self._woken
         self.waited.set(self.env.now, 0)
+        self.stands.set(self.env.now, 0)
 
-    def _ask(self, mission: Mission) -> None:
-        if not self._now.asks:
-            self._situate(replace(self._now, asks=True))
-            self.env.process(self._extend(mission))
-
-    def _extend(self, mission: Mission) -> Process:
-        """Ask for a new base over the link, until the answer is here."""
-        yield from arrive(self.env, self.control.up, STATE_BYTES)
-        base = yield from self.floor.fleet.extend(self, mission, self._now.base)
-        self._situate(replace(self._now, base=base, update=self._now.update + 1, asks=False))
-        self._extended.ring()
-
-    def _pass_nodes(self, drive: Drive) -> None:
-        """Take note of the nodes it has come to. A node with an action is done with it, so the last
-        node of a mission stays until then."""
-        while (comes_ns := drive.next_ns()) is not None and comes_ns <= self.env.now:
-            now = self._now
-            (name, sequence), *left = now.nodes
-            self._situate(
-                replace(
-                    now, last_node=name, last_sequence=sequence,
-                    nodes=tuple(left) if left else now.nodes,
-                )
-            )  # fmt: skip
-            drive.onward += 1
+    # Track
 
     def _tell(self, drive: Drive, from_ns: int, to_ns: int) -> None:
         """Tell the radio the track between two times, as it is decided now: the corners of the way,
-        and changes of speed by chords."""
-        if self.floor.plant.radio is None:
+        and changes of speed by chords. Where heartbeats are drawn, the law they are drawn by was
+        measured on the move, and the radio leaves the vehicle where it began."""
+        if not self._is_tracked:
             return
         cut_ns = ns(sqrt(8.0 * _CHORD_M / self.spec.acceleration_mps2))
         times = {to_ns}
@@ -497,15 +689,14 @@ class Agv:
             if start_ns < end_ns:
                 parts = -(-(end_ns - start_ns) // cut_ns) if piece.acceleration_mps2 else 1
                 times |= {start_ns + (end_ns - start_ns) * n // parts for n in range(parts)}
-        for _, far_m in drive.way[drive.onward : -1]:
-            if (comes_ns := drive.comes_ns(far_m)) is None or comes_ns >= to_ns:
+        far_m = drive.at(from_ns)[0]
+        for _, corner_m in drive.way[drive.passed(far_m) + 1 : -1]:
+            if (comes_ns := drive.comes_ns(corner_m)) is None or comes_ns >= to_ns:
                 break
             times.add(comes_ns)
+        to_come = [t_ns for t_ns in sorted(times) if t_ns > from_ns]
         track = [(from_ns, *self._told(from_ns))]
-        for t_ns in sorted(times):
-            if t_ns > from_ns:
-                x_m, y_m, _, _ = self._place(drive, drive.at(t_ns)[0])
-                track.append((t_ns, x_m, y_m))
+        track += [(t_ns, *self._place(drive, drive.at(t_ns)[0])) for t_ns in to_come]
         is_known, self._track = track[0] == self._track[-1], track
         for waypoint in track[is_known:]:
             self.control.terminal.move(*waypoint)
@@ -520,46 +711,160 @@ class Agv:
         share = (t_ns - from_ns) / (to_ns - from_ns)
         return here[0] + share * (there[0] - here[0]), here[1] + share * (there[1] - here[1])
 
+    def _place(self, drive: Drive, far_m: float) -> tuple[float, float]:
+        """Coordinates of a point of its way."""
+        way, place = drive.way, self.floor.roads.place
+        at = drive.passed(far_m)
+        name, from_m = way[at]
+        ax, ay = place[name]
+        if at + 1 == len(way) or far_m <= from_m:
+            return ax, ay
+        bx, by = place[way[at + 1][0]]
+        share = (far_m - from_m) / (way[at + 1][1] - from_m)
+        return ax + share * (bx - ax), ay + share * (by - ay)
+
+    def motion(self, times: Times) -> Motion:
+        """Where it is at ascending times that it has lived through, no earlier than what was last
+        reported."""
+        first = bisect_right(self._drives, times[0], key=lambda drive: drive.pieces[0].t_ns) - 1
+        drives = self._drives[max(first, 0) :]
+        pieces = [(p, d.driven_m) for d in drives for p in d.pieces]
+        since = np.array([p.t_ns for p, _ in pieces], dtype=np.int64)
+        law: Floats = np.array([(p.at_m + m, *p[2:]) for p, m in pieces], dtype=np.float64)
+        index = np.maximum(np.searchsorted(since, times, side="right") - 1, 0)
+        dt = (times - since[index]) / NS_PER_S
+        at, v, a = law[index, 0], law[index, 1], law[index, 2]
+        far: Floats = at + v * dt + 0.5 * a * dt * dt
+        place = self.floor.roads.place
+        nodes = [(d.driven_m + m, *place[name]) for d in drives for name, m in d.way]
+        map_: Floats = np.array([*nodes, nodes[-1]], dtype=np.float64)
+        node, x, y = map_[:, 0], map_[:, 1], map_[:, 2]
+        far = np.minimum(np.maximum(far, node[0]), node[-1])
+        lane: Ints = np.subtract(np.searchsorted(node[:-1], far + _SAME_M, side="right"), 1)
+        theta = np.arctan2(np.diff(y), np.diff(x))
+        return Motion(
+            np.interp(far, node, x), np.interp(far, node, y), theta[lane],
+            np.maximum(v + a * dt, 0.0), np.maximum(far - node[lane], 0.0),
+        )  # fmt: skip
+
+    # Reports
+
+    def situations(self, to_ns: int) -> list[tuple[int, Situation]]:
+        """The situation it was last reported in, or began in, and every change up to a time."""
+        passes = [entry for drive in self._drives for entry in self._passes(drive, to_ns)]
+        log = [entry for entry in self._log if entry[0] <= to_ns]
+        changes = sorted([*passes, *log], key=lambda change: change[0])
+        now, found = self._situation, [(self._since_ns, self._situation)]
+        for t_ns, change in changes:
+            now = replace(now, **change)
+            if t_ns == found[-1][0]:
+                found[-1] = t_ns, now
+            elif now != found[-1][1]:
+                found.append((t_ns, now))
+        return found
+
+    def _passes(self, drive: Drive, to_ns: int) -> list[tuple[int, dict[str, Any]]]:
+        """What the nodes it has passed since the last report change."""
+        return [
+            (t_ns, {"index": index, "last_node": drive.way[index][0]})
+            for t_ns, index in drive.passes(to_ns)
+            if t_ns > self._since_ns
+        ]
+
     def first_reports(self, t_ns: int) -> list[Report]:
         """Online, and where it is."""
         online = VdaConnection(self.asset, t_ns)
-        return [online, self._state(t_ns), *self.control.first_reports(t_ns)]
+        times = np.array([t_ns], dtype=np.int64)
+        states = self._states(times, [self.situations(t_ns)[-1][1]])
+        return [online, *states, *self.control.first_reports(t_ns)]
 
-    def reports(self, times: Times) -> list[Report]:
-        """State at every event and at the end of each pane; delay histograms by the pane."""
-        after_ns, to_ns = span(times)
-        low = bisect_right(self._situations, after_ns, key=lambda entry: entry[0])
-        high = bisect_right(self._situations, to_ns, key=lambda entry: entry[0])
-        moments = {t for t, _ in self._situations[low:high]}
-        moments |= {t for t in times.tolist() if t % PANE_NS == 0} | {to_ns}
-        states: list[Report] = [self._state(t) for t in sorted(moments)]
-        return [*states, *self.control.reports(after_ns, to_ns)]
+    def reports(self, stretch: Stretch) -> list[Report]:
+        """VDA 5050 states at every event and at least every 30 s; where signals are sampled less
+        often, or not at all, the same facts as plain columns. Delay histograms by the pane."""
+        times, to_ns = stretch.times, stretch.to_ns
+        every_ns = int(times[1] - times[0]) if len(times) > 1 else NS_PER_S
+        if stretch.bundled or every_ns > _KEEP_NS:
+            said, last = self._rows(stretch), self._stands_at(to_ns)
+        else:
+            found = self.situations(to_ns)
+            panes_ns = times[times % PANE_NS == 0].tolist()
+            moments = sorted({t for t, _ in found if t > stretch.after_ns} | {*panes_ns, to_ns})
+            since = [t for t, _ in found]
+            now = [found[max(bisect_right(since, t) - 1, 0)][1] for t in moments]
+            said, last = self._states(np.array(moments, dtype=np.int64), now), found[-1][1]
+        self._situation, self._since_ns = last, to_ns
+        self._log = [entry for entry in self._log if entry[0] > to_ns]
+        begun = bisect_right(self._drives, to_ns, key=lambda drive: drive.pieces[0].t_ns)
+        del self._drives[: max(begun - 1, 0)]  # of what was reported only where it stands is kept
+        return [*said, *self.control.reports(stretch)]
 
-    def _state(self, t_ns: int) -> VdaState:
-        at = bisect_right(self._situations, t_ns, key=lambda entry: entry[0]) - 1
-        now = self._situations[at][1]
-        at = bisect_right(self._drives, t_ns, key=lambda drive: drive.pieces[0].t_ns) - 1
-        drive = self._drives[max(at, 0)]
-        far, speed = drive.at(t_ns)
-        x, y, theta, since = self._place(drive, far)
-        return VdaState(
-            self.asset, t_ns, now.order, now.last_node, now.last_sequence, now.nodes, 2 * now.base,
-            now.update, now.asks, now.driving, now.load, now.charging, now.waiting_for_link,
-            round(x, 2), round(y, 2), round(theta, 2), round(speed, 2), round(since, 2),
-            self.battery_ratio(t_ns),
-        )  # fmt: skip
+    def _stands_at(self, to_ns: int) -> Situation:
+        """The last of ``situations``, without those before it."""
+        log = [entry for entry in self._log if entry[0] <= to_ns]
+        begun = bisect_right(self._drives, to_ns, key=lambda drive: drive.pieces[0].t_ns)
+        drive = self._drives[max(begun - 1, 0)]
+        passes = self._passes(drive, to_ns)[-1:]
+        changes = dict[str, Any]()
+        for _, change in sorted([*passes, *log], key=lambda entry: entry[0]):
+            changes |= change
+        return replace(self._situation, **changes)
 
-    def _place(self, drive: Drive, far: float) -> tuple[float, float, float, float]:
-        """Coordinates, heading, and distance since the last node of the way."""
-        place = self.floor.roads.place
-        for (a, from_m), (b, to_m) in pairwise(drive.way):
-            if far <= to_m:
-                share = (far - from_m) / (to_m - from_m)
-                (ax, ay), (bx, by) = place[a], place[b]
-                heading = atan2(by - ay, bx - ax)
-                return ax + share * (bx - ax), ay + share * (by - ay), heading, far - from_m
-        x, y = place[drive.way[-1][0]]
-        return x, y, 0.0, 0.0
+    def _states(self, times: Times, situations: Sequence[Situation]) -> list[Report]:
+        motion = [rounded(column, 2) for column in self.motion(times)]
+        ratio = rounded(self.battery.at(times), 4)
+        return [
+            VdaState(
+                self.asset, t_ns, now.order, now.last_node, 2 * now.index, now.nodes,
+                2 * now.base, now.update, now.asks, now.driving, now.load, now.charging,
+                now.waiting_for_link, x, y, theta, speed, since, charge,
+            )
+            for t_ns, now, x, y, theta, speed, since, charge in zip(
+                times.tolist(), situations, *motion, ratio, strict=True
+            )
+        ]  # fmt: skip
+
+    def _rows(self, stretch: Stretch) -> list[Report]:
+        """What its states would say, as rows: at every change, and as often as it is sampled, but
+        never so seldom that a reader would cease to believe them."""
+        logs = {
+            "mission": self.mission, "driving": self.driving, "loaded": self.loaded,
+            "waiting": self.stands, "charging": self.charging,
+        }  # fmt: skip
+        after_ns, to_ns = stretch.after_ns, stretch.to_ns
+        changes = {t for steps in logs.values() for t, _ in steps.between(after_ns, to_ns)}
+        times = stretch.times
+        if len(times) < 2 or int(times[1] - times[0]) > _HOLD_NS:
+            times = Stretch.every(after_ns, to_ns, _HOLD_NS).times
+        if stretch.bundled:
+            changes |= {*times.tolist(), to_ns}
+            times = times[:0]
+
+        def columns(at: Times) -> dict[str, list[float]]:
+            motion = self.motion(at)
+            told: dict[str, list[float]] = {n: steps.at(at).tolist() for n, steps in logs.items()}
+            return told | {
+                "battery_ratio": rounded(self.battery.at(at), 4),
+                "x_m": rounded(motion.x_m, 2), "y_m": rounded(motion.y_m, 2),
+            }  # fmt: skip
+
+        said = list[Report]()
+        if changes:
+            at = np.array(sorted(changes), dtype=np.int64)
+            said += event_reports(self.asset, "process", stretch, at.tolist(), columns(at))
+        for low, high in panes(times):
+            at = times[low:high]
+            said.append(Columns(self.asset, "process", int(at[-1]), at.tolist(), columns(at)))
+        return said
+
+
+def _charging(ratio: float, spec: AgvSpec) -> tuple[float, float]:
+    """Up to which charge a charging current stays as it is, and the current."""
+    full_a = spec.charge_c * spec.battery_ah
+    if ratio < _FULL_FROM - _SAME_M:
+        return min(_FULL_FROM, spec.charge_to_ratio), full_a
+    step = int((ratio - _FULL_FROM) / _TAPER + 1e-6)
+    share = 1.0 - (step + 0.5) * _TAPER / (1.0 - _FULL_FROM)
+    return min(_FULL_FROM + (step + 1) * _TAPER, spec.charge_to_ratio), max(share, 0.05) * full_a
 
 
 MODEL = (AgvSpec, Agv)

@@ -1,25 +1,37 @@
-r"""A cable line at the speed that central control sets over the link; trips, reels, and its loop.
+r"""A cable line: drawn at the speed central control sets over the link, gauged, reel after reel.
 
 Theory of operation
 ===================
 
+    pay-offs          head             gauge          capstan      take-up
+      O──dancer──┐  extruders            |                |
+      O──dancer──┼─────►▼═══════════════╪════════════════╪════►   O
+      O──dancer──┤      ▲<── gauge_m ──►|
+      O──dancer──┘      └── trim ◄──────┘  over the link
+
     speed
      full |        ________              ________
           |       /        \            /        \
-     safe |      /          \__________/          \      loop open: safe speed
+     safe |      /          \__________/          \      loop open, or derated after an alarm
         0 |_____/                                  \___   trip, reel, order done, planned stop
             ask  STARTING EXECUTE ......... EXECUTE  ...ING
 
 Speed is piecewise linear and length its exact integral, so an opening of the loop of ``g`` seconds
 costs ``min(ramp * g, full - safe) * g`` metres, neither drawn nor looked up. In each piece the line
-knows when its motion leads it to the end of its reel, its order or its planned time (when braking
-from its present speed brings it there), and it looks ahead in the loop no further than that.
+knows when its motion leads it to the end of a reel, its order or its planned time (when braking
+from its present speed brings it there), and it looks ahead in the loop no further than that. What
+the cable is like belongs to its metres (see ``gauge_loop``), so it does not depend on how often
+anybody looks. What is put on is what there is: kg/h = density x area x speed.
+
+A line with a curing tube runs no faster than its insulation cures. The wall at the conductor is
+heated through the insulation from outside (thickness ``s``, diffusivity ``a``), so the time to its
+curing temperature is ``4 s^2 / (pi^2 a) * ln(4/pi * (tube - start) / (tube - cured))``, and it
+starts between melt and conductor. A post-heater makes the conductor hotter and the time shorter.
 """
 
-from bisect import bisect_right
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from enum import Enum
-from math import exp, inf, sqrt
+from math import ceil, inf, log, pi
 from typing import Annotated, Any, ClassVar, Literal
 from zlib import crc32
 
@@ -28,6 +40,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from simpy import Event
 
+from config.errors import ConfigError
 from config.units import NS_PER_S, Kilowatts, MetresPerSecond, Milliseconds, Ratio, Seconds
 from ingest.messages import Floats, Times
 from ingest.packml import Mode
@@ -35,7 +48,9 @@ from ingest.packml import PackML as S
 from simulator.device import (
     SCAN_NS,
     Acceleration,
+    Celsius,
     Columns,
+    Count,
     DeviceSpec,
     Ints,
     Kilonewtons,
@@ -43,17 +58,33 @@ from simulator.device import (
     Millimetres,
     Process,
     Report,
+    Steps,
+    Stretch,
     Unit,
+    event_reports,
     ns,
     on_grid,
     rounded,
-    span,
 )
 from simulator.plant.control import SERVICE_CHANNELS
 from simulator.plant.floor import Floor
-from simulator.plant.speed_loop import SpeedLoop
+from simulator.plant.gauge_loop import Band, Fault, GaugeLoop, drift
+from simulator.plant.path import Path, seconds_to, whole_ns
+from simulator.plant.reels import ReelStore
+from simulator.plant.routes import Job
+from simulator.plant.speed_loop import LocalLoop, Loop, SpeedLoop
 
 Flags = NDArray[np.bool_]
+Pause = Annotated[float, Field(ge=0, json_schema_extra={"unit": "s"})]
+Spread = Annotated[float, Field(ge=0, json_schema_extra={"unit": "mm"})]
+Density = Annotated[float, Field(gt=0, json_schema_extra={"unit": "kg/dm3"})]
+Kelvins = Annotated[float, Field(ge=0, json_schema_extra={"unit": "K"})]
+Bar = Annotated[float, Field(gt=0, json_schema_extra={"unit": "bar"})]
+Share = Annotated[float, Field(gt=0, le=1, json_schema_extra={"unit": "ratio"})]
+
+_DIFFUSIVITY = 1.2e-7
+"""Of polyethylene, in m2/s."""
+_PAY_OFFS = 4
 
 
 class CableLineSpec(DeviceSpec):
@@ -62,8 +93,10 @@ class CableLineSpec(DeviceSpec):
 
     kind: Literal["cable_line"] = "cable_line"
     speed_mps: MetresPerSecond = 1.12
-    """Line speed while it runs and central control hears it and is heard."""
-    safe_speed_ratio: Annotated[float, Field(gt=0, le=1, json_schema_extra={"unit": "ratio"})] = 0.5
+    """Line speed of its drive, while it runs and central control hears it and is heard."""
+    control: Literal["central", "local"] = "central"
+    """Who allows its starts and sets its trim: central control over the link, or its own panel."""
+    safe_speed_ratio: Share = 0.5
     """Share of the line speed at which the diameter holds without control."""
     watchdog_ms: Milliseconds = 600.0
     """Silence of the other end after which the line, or control for it, takes the safe speed."""
@@ -72,11 +105,33 @@ class CableLineSpec(DeviceSpec):
     mtbf_s: Seconds = 2_700.0
     """Mean running time between trips."""
     mttr_s: Seconds = 240.0
-    """Mean time to clear a trip."""
+    """Mean time from a trip to the restart."""
+    pay_off_from: Annotated[
+        tuple[str, ...], Field(strict=False, min_length=1, max_length=_PAY_OFFS)
+    ] = ("",)
+    """Its pay-offs, up to four, and for each the line whose full reels it takes; empty is a stock
+    that never ends."""
     reel_m: Length = 2_500.0
-    """Length on a pay-off reel."""
+    """Length on a pay-off reel from stock."""
+    reel_rest_m: Annotated[float, Field(ge=0, json_schema_extra={"unit": "m"})] = 0.0
+    """Rest on a reel that is changed with others, when the line stands for them; it is left over.
+    """
     reel_change_s: Seconds = 150.0
-    """Time to change it."""
+    """Time to change one."""
+    splice_s: Pause = 0.0
+    """Time to splice the new one's end to the old one's."""
+    reel_crews: Count = 1
+    """Reels that are changed at the same time."""
+    take_up_m: Length | None = None
+    """Length that the take-up holds; without it one that holds all."""
+    take_up_change_s: Pause = 0.0
+    """Time to change it, or to load it off."""
+    release_wait_s: Pause = 0.0
+    """Mean wait for somebody to release an order, or a full take-up and an empty one."""
+    store_reels: Count = 4
+    """Places for full take-up reels that another line takes."""
+    store_full: Annotated[int, Field(ge=0)] = 0
+    """How many of them are full at the start."""
     restart_scrap_m: Length = 25.0
     """Metres after every start that are scrap."""
     set_up_s: Seconds = 300.0
@@ -93,120 +148,116 @@ class CableLineSpec(DeviceSpec):
     """Lower specification limit of the diameter."""
     diameter_usl_mm: Millimetres = 62.5
     """Upper specification limit of the diameter."""
+    gauge_m: Length = 30.0
+    """From the head to the gauges: the dead time is this distance over the speed."""
+    step_m: Length = 10.0
+    """Cable that a reading is the mean of, and that one correction is for."""
+    trim_gain: Ratio = 0.4
+    """Share of a deviation that control takes back per reading; 0: nobody does but the operator,
+    when there is an alarm."""
+    drift_mm: Spread = 0.15
+    """Standard deviation of the diameter if nobody corrected it: material, pressure, temperature of
+    the shop."""
+    drift_m: Length = 2_000.0
+    """Length in which such a deviation falls to 37 %."""
+    melt_c: Celsius = 130.0
+    """Temperature of the melt."""
+    melt_sd_k: Kelvins = 0.7
+    """Standard deviation of that temperature, with the same length as the drift's."""
+    melt_mm_per_k: Spread = 0.03
+    """Diameter lost per kelvin of hotter melt."""
+    screw_lag_s: Pause = 1.0
+    """Time by which the screws come behind the line when its speed changes."""
+    alarm_ratio: Share = 0.9
+    """Share of a limit's distance from the nominal at which a gauge raises an alarm."""
+    derate_ratio: Share = 0.7
+    """Share of the line speed that the operator sets after an alarm."""
+    derate_s: Seconds = 600.0
+    """For how long."""
+    wall_mm: Spread = 1.5
+    """Thickness of what is put on; 0: nothing is extruded."""
+    density_kg_per_dm3: Density = 0.92
+    """Of what is put on."""
+    extruders: Count = 3
+    """They share the work."""
+    screw_kg: Annotated[float, Field(gt=0, json_schema_extra={"unit": "kg"})] = 0.12
+    """Put through per turn of a screw."""
+    melt_bar: Bar = 180.0
+    """Pressure before the head at full speed."""
+    cure_m: Length | None = None
+    """Length of the curing tube that heats; without one nothing has to cure."""
+    tube_c: Celsius = 280.0
+    """Temperature of the cable's surface in it."""
+    cured_c: Celsius = 225.0
+    """Temperature at the conductor at which the insulation has cured."""
+    preheat_c: Celsius = 90.0
+    """Temperature of the conductor at the head."""
+    post_heater_c: Celsius | None = None
+    """Temperature to which a post-heater brings the conductor behind the head."""
     tension_kn: Kilonewtons = 8.0
     """Capstan tension at full speed."""
+    pay_off_kn: Kilonewtons = 1.2
+    """Tension of each pay-off, held by its dancer."""
     spark_faults_per_km: Annotated[float, Field(ge=0, json_schema_extra={"unit": "1/km"})] = 0.1
     """Faults that the spark tester finds, on the mean."""
     eccentricity_ratio: Ratio = 0.04
     """Mean eccentricity of the insulation, wall to wall."""
     eccentricity_sd_ratio: Ratio = 0.006
-    """Its standard deviation in the long run."""
-    eccentricity_tau_s: Seconds = 300.0
-    """Time in which a deviation falls to 37 %, while the line moves."""
+    """Its standard deviation if nobody corrected it."""
+    eccentricity_usl_ratio: Share = 0.1
+    """Limit above which cable is scrap."""
 
     def settings_problems(self) -> list[str]:
-        """Limits must be in order."""
+        """Limits must be in order, the core inside, and the tube hot enough."""
+        out: list[str] = []
         low, high = self.diameter_lsl_mm, self.diameter_usl_mm
         if low >= high:
-            return [f"diameter: lower limit {low:g} is not below the upper {high:g}"]
-        return []
+            out.append(f"diameter: lower limit {low:g} is not below the upper {high:g}")
+        elif not low < self.diameter_mm < high:
+            out.append(f"diameter: {self.diameter_mm:g} is not between its limits")
+        if self.core_mm < 0.0:
+            out.append(f"wall_mm: two walls of {self.wall_mm:g} are more than the diameter")
+        if self.tube_c <= max(self.cured_c, self._wall_c):
+            out.append(f"tube_c: {self.tube_c:g} is not above what it heats")
+        if self.eccentricity_ratio >= self.eccentricity_usl_ratio:
+            out.append("eccentricity_ratio: not below its limit")
+        return out
+
+    @property
+    def core_mm(self) -> float:
+        """Diameter before the head."""
+        return self.diameter_mm - 2.0 * self.wall_mm
+
+    @property
+    def _wall_c(self) -> float:
+        """Where the wall at the conductor begins in the tube: half melt, half conductor."""
+        conductor_c = self.preheat_c if self.post_heater_c is None else self.post_heater_c
+        return (self.melt_c + conductor_c) / 2.0
+
+    @property
+    def top_mps(self) -> float:
+        """What the line runs at: its drive's speed, or what the insulation can cure at."""
+        if self.cure_m is None or not self.wall_mm or self._wall_c >= self.cured_c:
+            return self.speed_mps
+        tau_s = 4.0 * (self.wall_mm / 1_000.0) ** 2 / (pi * pi * _DIFFUSIVITY)
+        cooler = (self.tube_c - self._wall_c) / (self.tube_c - self.cured_c)
+        return min(self.speed_mps, self.cure_m / (tau_s * log(4.0 / pi * cooler)))
+
+    def kg_per_m(self, diameter_mm: Floats) -> Floats:
+        """What is put on per metre: density x area."""
+        area_mm2 = pi / 4.0 * np.maximum(diameter_mm**2 - self.core_mm**2, 0.0)
+        return self.density_kg_per_dm3 * area_mm2 / 1_000.0
 
 
 MOVING = (S.EXECUTE, S.STARTING, S.HOLDING, S.UNHOLDING, S.SUSPENDING, S.UNSUSPENDING, S.STOPPING,
           S.COMPLETING)  # fmt: skip
-_MM = 1_000
+_MM = _GRAMS = 1_000
 _DIAMETER, _ECCENTRICITY = 100, 10_000
 """Steps of the gauges: a hundredth of a millimetre, a hundredth of a per cent."""
-_NEVER_S = 3.2e9
-_AHEAD_NS = 60 * NS_PER_S
+_AHEAD_NS = 300 * NS_PER_S
 """How far a line looks ahead in its loop."""
-
-
-class Path:
-    """Length as the exact integral of a piecewise linear speed, and how much of it is scrap."""
-
-    def __init__(self, t_ns: int) -> None:
-        self._t = [t_ns]
-        self._length = [0.0]
-        self._speed = [0.0]
-        self._slope = [0.0]
-        self._starts = [0.0]
-        self._scrap = [0.0]
-
-    def set(self, t_ns: int, speed: float, slope: float) -> None:
-        """From ``t_ns`` on the speed is ``speed`` and changes by ``slope`` per second."""
-        length = self.length_m(t_ns)
-        self._t.append(t_ns)
-        self._length.append(length)
-        self._speed.append(speed)
-        self._slope.append(slope)
-
-    def length_m(self, t_ns: int) -> float:
-        """Metres at a time at or after the last change."""
-        dt = (t_ns - self._t[-1]) / NS_PER_S
-        return self._length[-1] + self._speed[-1] * dt + 0.5 * self._slope[-1] * dt * dt
-
-    def speed_mps(self, t_ns: int) -> float:
-        """Speed at a time at or after the last change."""
-        return self._speed[-1] + self._slope[-1] * (t_ns - self._t[-1]) / NS_PER_S
-
-    @property
-    def slope_mps2(self) -> float:
-        """How the speed changes since the last change."""
-        return self._slope[-1]
-
-    def restart(self, scrap_m: float) -> None:
-        """A start at the last change: the metres from here are scrap at first."""
-        start = self._length[-1]
-        spoilt = min(start - self._starts[-1], scrap_m) if len(self._starts) > 1 else 0.0
-        self._starts.append(start)
-        self._scrap.append(self._scrap[-1] + spoilt)
-
-    def good_m(self, t_ns: int, scrap_m: float) -> float:
-        """Good metres at a time at or after the last change."""
-        length = self.length_m(t_ns)
-        return length - float(self.scrap(np.array([length]), scrap_m)[0])
-
-    def length_at_good_m(self, good_m: float, scrap_m: float) -> float:
-        """The length at which so much is good, if the line goes on from its last start."""
-        return good_m + self._scrap[-1] + (scrap_m if len(self._starts) > 1 else 0.0)
-
-    def motion(self, times: Times) -> tuple[Floats, Floats]:
-        """Length and speed at ascending times."""
-        low = max(bisect_right(self._t, int(times[0])) - 1, 0)
-        high = max(bisect_right(self._t, int(times[-1])), low + 1)
-        since = np.array(self._t[low:high], dtype=np.int64)
-        index = np.maximum(np.searchsorted(since, times, side="right") - 1, 0)
-        dt = (times - since[index]) / NS_PER_S
-        length = np.array(self._length[low:high])[index]
-        speed, slope = (
-            np.array(self._speed[low:high])[index],
-            np.array(self._slope[low:high])[index],
-        )
-        return length + dt * (speed + 0.5 * slope * dt), speed + slope * dt
-
-    def scrap(self, length: Floats, scrap_m: float) -> Floats:
-        """How much of a length is scrap."""
-        starts = np.array(self._starts)
-        index = np.maximum(np.searchsorted(starts, length, side="right") - 1, 0)
-        since = np.where(index > 0, np.minimum(length - starts[index], scrap_m), 0.0)
-        return np.array(self._scrap)[index] + since
-
-
-def seconds_to(distance: float, speed: float, slope: float) -> float:
-    """How long a motion takes for a distance; infinite if it stands before."""
-    if distance <= 0.0:
-        return 0.0
-    square = speed * speed + 2.0 * slope * distance
-    if square < 0.0:
-        return inf
-    both = speed + sqrt(square)
-    return 2.0 * distance / both if both > 0.0 else inf
-
-
-def whole_ns(seconds: float) -> int:
-    """Seconds as whole nanoseconds; never below zero, and what never comes is a century away."""
-    return ns(min(max(seconds, 0.0), _NEVER_S))
+_EMPTY_M = 0.01
+"""What is left on a reel that is empty."""
 
 
 class End(Enum):
@@ -221,49 +272,105 @@ class End(Enum):
 class CableLine(Unit):
     """Draws cable until its orders are done.
 
-    It runs at ``speed_mps`` while its speed loop is closed and at ``safe_speed_ratio`` of it while
-    not, with ``ramp_mps2`` between them; each start waits for a round trip to central control. It
-    is STARTING until it has the safe speed, then EXECUTE at any speed.
+    It runs at its top speed while its speed loop is closed, at ``safe_speed_ratio`` of it while
+    not, and at ``derate_ratio`` of it while the operator does not trust the gauges, with
+    ``ramp_mps2`` between them; each start waits for a round trip to central control. It is STARTING
+    until it has the safe speed, then EXECUTE at any speed.
 
-    Trips come as a Poisson process over running time, a reel change after every ``reel_m`` metres.
-    Length is the exact integral of the speed, to the millimetre; each start spoils
-    ``restart_scrap_m`` metres. Energy is the exact integral of a power that is constant in each
-    state. The diameter is not controlled over the link: its gauge looks at it 20 to 50 m behind the
-    head, and against a dead time of half a minute no link delay would show.
+    Trips come as a Poisson process over running time. The line stands for reels where a pay-off is
+    empty or the take-up full, and SUSPENDED as long as it takes to get them. Length is the exact
+    integral of the speed, to the millimetre; each start spoils ``restart_scrap_m`` metres, and what
+    is off its limits in diameter or eccentricity is scrap too. Energy is the exact integral of a
+    power that is constant in each state.
 
     Spark faults lie on the cable as a Poisson process over its metres, good or not. Diameter and
-    eccentricity are AR(1) processes over the seconds in which the line moves (the diameter with a
-    time constant of 60 s and a deviation of 0.11 mm); while it stands the gauges read nothing.
+    eccentricity are of the cable at the gauges, once it has come so far, and read nothing while it
+    stands; all of the melt is at the head.
     """
 
     channels: ClassVar[Mapping[str, str]] = {
         "state": "PackML", "mode": "1", "length_m": "m", "scrap_m": "m", "energy_kwh": "kWh",
         "co2_kg_per_kwh": "kg/kWh", "speed_mps": "m/s", "diameter_mm": "mm", "tension_kn": "kN",
-        "spark_faults": "1", "eccentricity_ratio": "1",
+        "spark_faults": "1", "eccentricity_ratio": "1", "derated": "1",
+        "melt_kg": "kg", "melt_kg_per_h": "kg/h", "melt_c": "degC", "melt_bar": "bar",
+        "screw_rpm": "1/min",
+        **{f"pay_off{n}_kn": "kN" for n in range(1, _PAY_OFFS + 1)},
+        **{f"dancer{n}_ratio": "1" for n in range(1, _PAY_OFFS + 1)},
         "bin": "1", "count": "1", "down": "1", **SERVICE_CHANNELS,
     }  # fmt: skip
 
     def __init__(self, spec: CableLineSpec, floor: Floor) -> None:
         self.spec = spec
         super().__init__(spec, floor)
-        self.control = floor.control(self.asset)
-        self.loop = SpeedLoop(self.env, self.control, spec.watchdog_ms)
-        self._safe_mps = spec.speed_mps * spec.safe_speed_ratio
+        self.control = floor.control(self.asset) if spec.control == "central" else None
+        self.loop: Loop = LocalLoop(self.env)
+        if self.control is not None:
+            self.loop = SpeedLoop(self.env, self.control, spec.watchdog_ms)
+        self._top_mps = spec.top_mps
+        self._safe_mps = self._top_mps * spec.safe_speed_ratio
         self._path = Path(self.env.now)
-        self._orders = floor.plant.orders_of(spec.name)
         self._until_trip_ns = ns(self.dice.exponential(spec.mtbf_s))
-        self._reel_end_m = spec.reel_m
-        """Length of cable at which the reel on the pay-off is used up."""
         identity = crc32(self.path.encode())
-        self._flaws = np.random.default_rng([floor.seed, identity, 2])
-        """Where on the cable the spark tester finds something."""
+        own = [np.random.default_rng([floor.seed, identity, n]) for n in range(2, 7)]
+        self._flaws, material, melt, wall, self._waits = own
+        """The first: where on the cable the spark tester finds something; the last: how long the
+        line waits for people."""
         self._fault_mm: Ints = np.empty(0, dtype=np.int64)
-        self._wall = np.random.default_rng([floor.seed, identity, 3])
-        self._diameter_mm = 0.0
-        self._off_centre = float(self._wall.standard_normal())
-        """Deviation of the eccentricity, in standard deviations."""
+        self.cable = GaugeLoop(
+            self._faults(material, melt, wall),
+            step_m=spec.step_m, gauge_m=spec.gauge_m, gain=spec.trim_gain,
+            diameter=_band(spec.diameter_mm, spec.diameter_lsl_mm, spec.diameter_usl_mm,
+                           spec.alarm_ratio),
+            centring=_band(spec.eccentricity_ratio, -spec.eccentricity_usl_ratio,
+                           spec.eccentricity_usl_ratio, spec.alarm_ratio),
+            lag_s=spec.screw_lag_s, spoil=self._path.spoil,
+            mm_per_flow=(spec.diameter_mm - spec.core_mm**2 / spec.diameter_mm) / 2.0,
+            kg_per_m=lambda off_mm: spec.kg_per_m(spec.diameter_mm + off_mm),
+        )  # fmt: skip
+        """What the cable is like."""
+        self.derated = Steps(self.env.now, 0)
+        """1 while the operator runs the line slow after an alarm."""
+        self._derated_until_ns = 0
+        self._quiet_to_m = 0.0
+        """No alarm is raised over cable before this length."""
+        self._pay_off_m = [0.0] * len(spec.pay_off_from)
+        """By pay-off the length of cable at which its reel is used up."""
+        self._feeders: list[CableLine | None] = []
+        self.left_over_m = 0.0
+        """Rests on reels that were changed before they were empty."""
+        takers = {name for other in floor.plant.device for name in _takes(other)}
+        self.store: ReelStore | None = None
+        """Where its full reels wait for another line."""
+        if spec.name in takers:
+            reel_m = spec.take_up_m or spec.reel_m
+            self.store = ReelStore(self.env, spec.store_reels, spec.store_full, reel_m)
+        self._take_up_m = inf
+        """Length of cable at which the take-up is full."""
+        self._wound_m = 0.0
+        """Good metres when it was put on."""
         self.gauged: list[tuple[Times, Ints, Ints]] = []
         """What the gauges read so far: times, diameter and eccentricity, in their steps."""
+
+    def _faults(
+        self, material: np.random.Generator, melt: np.random.Generator, wall: np.random.Generator
+    ) -> Iterator[Fault]:
+        """What goes wrong with the cable, step by step."""
+        spec = self.spec
+        along = (spec.drift_m, spec.step_m)
+        melt_k = drift(melt, spec.melt_sd_k, *along)
+        centring = drift(wall, spec.eccentricity_sd_ratio, *along)
+        for stray_mm in drift(material, spec.drift_mm, *along):
+            hot_k = next(melt_k)
+            yield Fault(stray_mm - spec.melt_mm_per_k * hot_k, next(centring), hot_k)
+
+    def _feeder(self, name: str) -> "CableLine | None":
+        """The line whose reels a pay-off takes; ``None`` if they come from stock."""
+        if not name:
+            return None
+        for device in self.floor.devices:
+            if isinstance(device, CableLine) and device.asset.name == name and device is not self:
+                return device
+        raise ConfigError(f"no other cable line {name!r}", at=f"{self.spec.name} pay_off_from")
 
     @property
     def limits(self) -> Mapping[str, tuple[float, float]]:
@@ -280,9 +387,15 @@ class CableLine(Unit):
 
     def scrap_mm(self, times: Times) -> Ints:
         """Length spoilt, in whole millimetres."""
-        length = self._path.motion(times)[0]
-        spoilt = self._path.scrap(length, self.spec.restart_scrap_m)
+        spoilt = self._path.scrap(self._path.motion(times)[0])
         return np.floor(spoilt * _MM + 1e-6).astype(np.int64)
+
+    def melt_g(self, times: Times) -> Ints:
+        """What was put on the length made, in whole grams; nothing where nothing is extruded."""
+        if not self.spec.wall_mm:
+            return np.zeros(len(times), dtype=np.int64)
+        kg = self.cable.kg(self._path.motion(times)[0])
+        return np.floor(kg * _GRAMS + 1e-6).astype(np.int64)
 
     def spark_faults(self, times: Times) -> Ints:
         """Faults on the length made."""
@@ -296,26 +409,46 @@ class CableLine(Unit):
         return np.asarray(found, dtype=np.int64)
 
     def run(self) -> Process:
-        """Make order after order; then idle."""
-        for order in self._orders:
-            yield from self.rest()
-            self.register(order, order.pri_s, self.spec.set_up_s)
+        """Make lot after lot."""
+        self._feeders = [self._feeder(name) for name in self.spec.pay_off_from]
+        self._pay_off_m = [self.spec.reel_m if f is None else 0.0 for f in self._feeders]
+        while True:
+            job = yield from self._next_job()
+            self.register(job.order, job.step.pri_s, self.spec.set_up_s)
             self.mode.set(self.env.now, Mode.SETUP)
-            target_m = order.quantity + self._path.good_m(self.env.now, self.spec.restart_scrap_m)
-            yield from self._start_up(self.spec.set_up_s)
+            target_m = job.quantity + self._path.good_m(self.env.now)
+            yield from self._start_up(self.spec.set_up_s, released=False)
             while (end := (yield from self._draw(target_m))) is not End.ORDER:
                 yield from self._interrupt(end)
             yield from self._ramp_down(S.COMPLETING)
             yield from self.pace(S.COMPLETE, 1.0)
-        yield from self.stand_by(self.spec.reset_s)
+            yield from self._wind_off()
+
+    def _next_job(self) -> Generator[Event, Any, Job]:
+        """The next lot, when there is one; until then IDLE in planned time."""
+        desk = self.floor.dispatch
+        while True:
+            yield from self.rest()
+            if (job := desk.next_job(self)) is not None:
+                if self.state.last == S.IDLE:
+                    yield from self.pace(S.STOPPING, 1.0)
+                    self.enter(S.STOPPED)
+                return job
+            self.register(None)
+            if self.state.last == S.IDLE:
+                yield desk.bell(self).event | self.env.timeout(self.planned_left_ns())
+            else:
+                yield from self.pace(S.RESETTING, self.spec.reset_s)
+                self.enter(S.IDLE)
 
     def _interrupt(self, end: End) -> Process:
         """Stand, put right what ended the run, and start again."""
         spec = self.spec
         if end is End.REEL:
             yield from self._ramp_down(S.SUSPENDING)
-            yield from self.pace(S.SUSPENDED, spec.reel_change_s)
-            self._reel_end_m = self._path.length_m(self.env.now) + spec.reel_m
+            self.enter(S.SUSPENDED)
+            yield from self._change_reels()
+            yield from self._until_planned()
             yield from self._ramp_up(S.UNSUSPENDING)
         elif end is End.PLAN:
             yield from self._ramp_down(S.STOPPING)
@@ -325,15 +458,88 @@ class CableLine(Unit):
             yield from self._start_up(spec.reset_s)
         else:
             yield from self._ramp_down(S.HOLDING)
-            yield from self.pace(S.HELD, self.dice.exponential(spec.mttr_s))
+            self.enter(S.HELD)
+            yield from self.floor.operators.fetch("repair")
+            yield self.env.timeout(ns(self.dice.exponential(spec.mttr_s)))
+            self.floor.operators.release("repair")
             self._until_trip_ns = ns(self.dice.exponential(spec.mtbf_s))
+            yield from self._until_planned()
             yield from self._ramp_up(S.UNHOLDING)
 
-    def _start_up(self, set_up_s: float) -> Process:
-        yield from self.pace(S.RESETTING, set_up_s)
+    def _until_planned(self) -> Process:
+        """Nobody starts a line in a break."""
+        yield self.env.timeout(self.floor.calendar.resumes_ns(self.env.now) - self.env.now)
+
+    def _start_up(self, set_up_s: float, *, released: bool = True) -> Process:
+        """Get ready, in IDLE as long as the order is not released, or reels or a place for them are
+        missing, and start."""
+        self.enter(S.RESETTING)
+        if not released:
+            yield from self.floor.operators.fetch("set_up")
+        yield self.env.timeout(ns(set_up_s))
+        if not released:
+            self.floor.operators.release("set_up")
         self.mode.set(self.env.now, Mode.PRODUCTION)
         yield from self.pace(S.IDLE, 1.0)
-        yield from self._ramp_up(S.STARTING)
+        if not released:
+            yield from self._await_people()
+            if self.spec.take_up_m is not None:
+                self._take_up_m = self._path.length_m(self.env.now) + self.spec.take_up_m
+        for at in self._empty():
+            yield from self._mount(at)
+        yield from self._await_place()
+        if self.floor.calendar.planned(self.env.now):
+            yield from self._ramp_up(S.STARTING)
+        else:
+            yield from self.rest()
+            yield from self._start_up(self.spec.reset_s)
+
+    def _await_people(self) -> Process:
+        if self.spec.release_wait_s:
+            yield self.env.timeout(ns(self._waits.exponential(self.spec.release_wait_s)))
+
+    def _empty(self, rest_m: float = _EMPTY_M) -> list[int]:
+        """Pay-offs with no more than a rest on their reels."""
+        made_m = self._path.length_m(self.env.now)
+        return [at for at, end_m in enumerate(self._pay_off_m) if end_m <= made_m + rest_m]
+
+    def _mount(self, at: int) -> Process:
+        """Put a full reel on a pay-off when there is one; what is on it is left over."""
+        made_m, feeder = self._path.length_m(self.env.now), self._feeders[at]
+        self.left_over_m += max(self._pay_off_m[at] - made_m, 0.0)
+        reel_m = self.spec.reel_m
+        if feeder is not None and feeder.store is not None:
+            while not len(feeder.store):
+                yield feeder.store.bell.event
+            reel_m = feeder.store.take()
+        self._pay_off_m[at] = made_m + reel_m
+
+    def _change_reels(self) -> Process:
+        """Change what is empty and what is full."""
+        spec = self.spec
+        if self._empty():
+            worn = self._empty(max(spec.reel_rest_m, _EMPTY_M))
+            for at in worn:
+                yield from self._mount(at)
+            rounds = ceil(len(worn) / spec.reel_crews)
+            yield self.env.timeout(ns(rounds * (spec.reel_change_s + spec.splice_s)))
+        if self._path.length_m(self.env.now) + _EMPTY_M >= self._take_up_m:
+            yield from self._wind_off()
+            yield self.env.timeout(ns(spec.take_up_change_s))
+            yield from self._await_people()
+            self._take_up_m = self._path.length_m(self.env.now) + (spec.take_up_m or inf)
+
+    def _wind_off(self) -> Process:
+        """The reel on the take-up goes where it is taken, when there is a place."""
+        good_m = self._path.good_m(self.env.now)
+        yield from self._await_place()
+        if self.store is not None and good_m > self._wound_m:
+            self.store.put(good_m - self._wound_m)
+        self._wound_m = good_m
+
+    def _await_place(self) -> Process:
+        while self.store is not None and not self.store.has_place():
+            yield self.store.bell.event
 
     def _ramp_up(self, state: S) -> Process:
         """When control allows it, from standstill to the safe speed, then EXECUTE."""
@@ -341,12 +547,16 @@ class CableLine(Unit):
         self.enter(state)
         ramp_ns = ns(self._safe_mps / self.spec.ramp_mps2)
         self._path.set(self.env.now, 0.0, self._safe_mps / (ramp_ns / NS_PER_S))
-        self._path.restart(self.spec.restart_scrap_m)
+        start_m = self._path.length_m(self.env.now)
+        self._path.spoil(start_m, start_m + self.spec.restart_scrap_m)
+        self._quiet_to_m = self._path.spoilt_to_m
         self.loop.look(self.env.now + ramp_ns + SCAN_NS + 1)
+        self._make(ramp_ns)
         yield self.env.timeout(ramp_ns)
         self._path.set(self.env.now, self._safe_mps, 0.0)
         self.enter(S.EXECUTE)
         self._until_trip_ns -= SCAN_NS
+        self._make(SCAN_NS)
         yield self.env.timeout(SCAN_NS)
 
     def _ramp_down(self, state: S) -> Process:
@@ -355,15 +565,42 @@ class CableLine(Unit):
         speed = self._path.speed_mps(self.env.now)
         ramp_ns = ns(speed / self.spec.ramp_mps2)
         self._path.set(self.env.now, speed, -speed / (ramp_ns / NS_PER_S))
+        self._make(ramp_ns)
         yield self.env.timeout(ramp_ns)
         self._path.set(self.env.now, 0.0, 0.0)
 
+    def _make(self, wait_ns: int, alarms_from_m: float = inf) -> int:
+        """Make the cable of the present motion for a time, or until the gauges raise an alarm: how
+        long that is."""
+        path, now = self._path, self.env.now
+        speed, slope = path.speed_mps(now), path.slope_mps2
+        reply_s = self.loop.reply_s if self.loop.closed.get(now) else None
+        alarm_m = self.cable.advance(
+            path.length_m(now + wait_ns), speed, slope, reply_s, alarms_from_m
+        )
+        if alarm_m is None:
+            return wait_ns
+        wait_ns = min(whole_ns(seconds_to(alarm_m - path.length_m(now), speed, slope)), wait_ns)
+        if not self.spec.trim_gain:
+            self.cable.correct()
+        self._derated_until_ns = now + wait_ns + ns(self.spec.derate_s)
+        self.derated.set(now + wait_ns, 1)
+        self.derated.set(self._derated_until_ns, 0)
+        return wait_ns
+
+    def _goal_mps(self) -> float:
+        """The speed the line may have now."""
+        goal = self._top_mps if self.loop.is_closed() else self._safe_mps
+        if self.env.now < self._derated_until_ns:
+            goal = min(goal, self._top_mps * self.spec.derate_ratio)
+        return goal
+
     def _draw(self, target_m: float) -> Generator[Event, Any, End]:
-        """Draw cable at the speed the loop allows until something ends it."""
+        """Draw cable at the speed it may have until something ends it."""
         spec, env, path = self.spec, self.env, self._path
         speed = path.speed_mps(env.now)
         while True:
-            goal = spec.speed_mps if self.loop.is_closed() else self._safe_mps
+            goal = self._goal_mps()
             reach_ns = ns(abs(goal - speed) / spec.ramp_mps2)
             slope = (goal - speed) / (reach_ns / NS_PER_S) if reach_ns else 0.0
             path.set(env.now, speed if reach_ns else goal, slope)
@@ -371,15 +608,27 @@ class CableLine(Unit):
             end = min(ends, key=ends.__getitem__)
             known_ns = self._undisturbed_ns(target_m)
             waits = [ends[end], known_ns] + ([reach_ns] if reach_ns else [])
+            alarms_from_m = self._quiet_to_m
+            if env.now < self._derated_until_ns:
+                waits.append(self._derated_until_ns - env.now)
+                alarms_from_m = inf
             change_ns = self.loop.change_ns(env.now + known_ns)
             if change_ns is not None:
                 waits.append(change_ns - env.now)
-            wait_ns = min(waits)
+            wait_ns = self._make(min(waits), alarms_from_m)
             yield env.timeout(wait_ns)
             self._until_trip_ns -= wait_ns
-            if wait_ns == ends[end]:
+            if env.now == self._derated_until_ns:
+                self._quiet_to_m = path.length_m(env.now)
+            # What was spoilt on the way must be made once more.
+            more = end is End.ORDER and self._order_left_m(target_m) > 1e-6
+            if wait_ns == ends[end] and not more:
                 return end
             speed = goal if wait_ns == reach_ns else path.speed_mps(env.now)
+
+    def _stands_at_m(self) -> float:
+        """The length of cable at which the line must stand for a reel."""
+        return min(*self._pay_off_m, self._take_up_m)
 
     def _ends_ns(self, target_m: float) -> dict[End, int]:
         """How long the present motion takes to each reason to stop. Where the line must stand at a
@@ -387,7 +636,7 @@ class CableLine(Unit):
         brake = self.spec.ramp_mps2
         path, now = self._path, self.env.now
         speed, slope = path.speed_mps(now), path.slope_mps2
-        left_m = self._reel_end_m - path.length_m(now) - speed * speed / (2.0 * brake)
+        left_m = self._stands_at_m() - path.length_m(now) - speed * speed / (2.0 * brake)
         left_s = self.planned_left_ns() / NS_PER_S - speed / brake
         # Speeding up, it comes nearer twice as fast: by what it drives, and by what its way to
         # stand grows. Slowing down it does not come nearer at all.
@@ -405,87 +654,151 @@ class CableLine(Unit):
         }
 
     def _order_left_m(self, target_m: float) -> float:
-        """Metres to draw until the order has its good ones."""
-        path, now, scrap_m = self._path, self.env.now, self.spec.restart_scrap_m
-        if path.good_m(now, scrap_m) >= target_m - 1e-9:
+        """Metres to draw until the order has its good ones, if no more are spoilt."""
+        path, now = self._path, self.env.now
+        if path.good_m(now) >= target_m - 1e-9:
             return 0.0
-        return path.length_at_good_m(target_m, scrap_m) - path.length_m(now)
+        return path.length_at_good_m(target_m) - path.length_m(now)
 
     def _undisturbed_ns(self, target_m: float) -> int:
         """How long at least, whatever the loop does, until the line stands and asks for a
         permission; no further than it looks ahead."""
-        full = self.spec.speed_mps
-        reel_s = (self._reel_end_m - self._path.length_m(self.env.now)) / full
+        full = self._top_mps
+        reel_s = (self._stands_at_m() - self._path.length_m(self.env.now)) / full
         order_s = self._order_left_m(target_m) / full
         within = (self._until_trip_ns, self.planned_left_ns(), whole_ns(reel_s), whole_ns(order_s))
         return min(max(min(within), 0) + SCAN_NS, _AHEAD_NS)
 
     def first_reports(self, t_ns: int) -> list[Report]:
         """State and counters at the start."""
-        state = (self.state.get(t_ns),)
+        ch: dict[str, tuple[float | None]] = {
+            "state": (self.state.get(t_ns),), "length_m": (0.0,), "scrap_m": (0.0,),
+            "energy_kwh": (0.0,), "speed_mps": (0.0,), "diameter_mm": (None,),
+            "tension_kn": (0.0,), "spark_faults": (0,), "eccentricity_ratio": (None,),
+            "derated": (0,),
+        }  # fmt: skip
+        if self.spec.wall_mm:
+            ch |= {"melt_kg": (0.0,), "melt_kg_per_h": (0.0,)}
         return [
             self.state_report(t_ns),
-            Columns(self.asset, "process", t_ns, (t_ns,), {
-                "state": state, "length_m": (0.0,), "scrap_m": (0.0,), "energy_kwh": (0.0,),
-                "speed_mps": (0.0,), "diameter_mm": (None,), "tension_kn": (0.0,),
-                "spark_faults": (0,), "eccentricity_ratio": (None,),
-            }),
-            *self.control.first_reports(t_ns),
-        ]  # fmt: skip
+            Columns(self.asset, "process", t_ns, (t_ns,), ch),
+            *([] if self.control is None else self.control.first_reports(t_ns)),
+        ]
 
-    def reports(self, times: Times) -> list[Report]:
-        """States at once, signals and delay histograms by the pane."""
-        spec = self.spec
-        noise = self.noise.standard_normal((len(times), 3))
-        _, speed = self._path.motion(times)
-        moving = speed > 0.0
-        diameter, eccentricity = self._gauge(times, moving, noise[:, 0])
-        measured = np.where(moving, speed + 0.004 * noise[:, 1], 0.0)
-        tension = spec.tension_kn * (0.3 + 0.7 * speed / spec.speed_mps)
-        ch: dict[str, Sequence[float | int | None]] = {
-            "state": self.state.at(times).tolist(),
+    def reports(self, stretch: Stretch) -> list[Report]:
+        """States at once, signals and delay histograms by the pane. Without samples the counters
+        are told at each change of state and at the end."""
+        out = self.state_reports(stretch)
+        if len(stretch.times):
+            out += self.process_reports(stretch, self._signals(stretch.times))
+        else:
+            changes = self.state.between(stretch.after_ns, stretch.to_ns)
+            times = np.array(sorted({t for t, _ in changes} | {stretch.to_ns}), dtype=np.int64)
+            out += event_reports(
+                self.asset, "process", stretch, times.tolist(), self._counters(times)
+            )
+        made_m = float(self._path.motion(np.array([stretch.to_ns]))[0][0])
+        self.cable.forget(made_m - self.spec.gauge_m)
+        if self.control is not None:
+            out += self.control.reports(stretch)
+        return out
+
+    def _counters(self, times: Times) -> dict[str, Sequence[float | int | None]]:
+        """What only ever grows."""
+        melt: dict[str, Sequence[float | int | None]] = {}
+        if self.spec.wall_mm:
+            melt["melt_kg"] = on_grid(self.melt_g(times), _GRAMS)
+        return {
             "length_m": on_grid(self.length_mm(times), _MM),
             "scrap_m": on_grid(self.scrap_mm(times), _MM),
             "energy_kwh": on_grid(self.energy.at(times), 100_000),
-            "speed_mps": rounded(np.maximum(measured, 0.0), 3),
-            "diameter_mm": diameter,
-            "tension_kn": rounded(tension + 0.05 * noise[:, 2], 2),
             "spark_faults": self.spark_faults(times).tolist(),
-            "eccentricity_ratio": eccentricity,
+            **melt,
         }
-        return [
-            *self.state_reports(times), *self.process_reports(times, ch),
-            *self.control.reports(*span(times)),
-        ]  # fmt: skip
+
+    def _signals(self, times: Times) -> dict[str, Sequence[float | int | None]]:
+        """All that is measured at some times."""
+        spec = self.spec
+        noise = self.noise.standard_normal((len(times), 5 + len(spec.pay_off_from)))
+        length, speed, slope = self._path.motion(times)
+        moving = speed > 0.0
+        diameter, eccentricity = self._gauge(times, length, moving, noise[:, :2])
+        measured = np.where(moving, speed + 0.0035 * self._top_mps * noise[:, 2], 0.0)
+        tension = spec.tension_kn * (0.3 + 0.7 * speed / self._top_mps)
+        return {
+            "state": self.state.at(times).tolist(),
+            **self._counters(times),
+            "speed_mps": rounded(np.maximum(measured, 0.0), 5),
+            "diameter_mm": diameter,
+            "tension_kn": rounded(tension + 0.05 * noise[:, 3], 2),
+            "eccentricity_ratio": eccentricity,
+            "derated": self.derated.at(times).tolist(),
+            **self._melt(length, speed, noise[:, 4]),
+            **self._pay_offs(slope, noise[:, 5:]),
+        }
+
+    def _melt(
+        self, length: Floats, speed: Floats, noise: Floats
+    ) -> dict[str, Sequence[float | int | None]]:
+        """What the extruders do: they put on what the cable has."""
+        spec = self.spec
+        if not spec.wall_mm:
+            return {}
+        here = self.cable.at(length)
+        flow = here.kg_per_m * speed * 3_600.0
+        full = spec.kg_per_m(np.array(spec.diameter_mm)) * self._top_mps * 3_600.0
+        # A melt is shear-thinning: its pressure grows with a small power of its flow.
+        bar = spec.melt_bar * (flow / full) ** 0.35 * (1.0 - 0.01 * here.melt_k)
+        return {
+            "melt_kg_per_h": rounded(flow, 2),
+            "melt_c": rounded(spec.melt_c + here.melt_k + 0.05 * noise, 2),
+            "melt_bar": rounded(bar, 1),
+            "screw_rpm": rounded(flow / (60.0 * spec.extruders * spec.screw_kg), 3),
+        }
+
+    def _pay_offs(self, slope: Floats, noise: Floats) -> dict[str, Sequence[float | int | None]]:
+        """Dancers give way when the line speeds up, and hold the tension but for a tenth."""
+        spec = self.spec
+        give = slope / spec.ramp_mps2
+        out: dict[str, Sequence[float | int | None]] = {}
+        for at in range(len(spec.pay_off_from)):
+            sway = noise[:, at]
+            pull_kn = spec.pay_off_kn * (1.0 + 0.1 * give + 0.01 * sway)
+            out[f"pay_off{at + 1}_kn"] = rounded(pull_kn, 3)
+            out[f"dancer{at + 1}_ratio"] = rounded(0.5 - 0.2 * give - 0.02 * sway, 3)
+        return out
 
     def _gauge(
-        self, times: Times, moving: Flags, steps: Floats
+        self, times: Times, length: Floats, moving: Flags, noise: Floats
     ) -> tuple[list[float | None], list[float | None]]:
-        """Read both gauges, once a second."""
+        """Read both gauges, on the cable that is there."""
         spec = self.spec
-        keeps = exp(-1.0 / spec.eccentricity_tau_s)
-        fresh = sqrt(1.0 - keeps * keeps)
-        drift: list[float] = []
-        off: list[float] = []
-        pushes = self._wall.standard_normal(len(times)).tolist()
-        for runs, step, push in zip(moving.tolist(), steps.tolist(), pushes, strict=True):
-            if runs:
-                self._diameter_mm += -self._diameter_mm / 60.0 + 0.02 * step
-                self._off_centre = keeps * self._off_centre + fresh * push
-            drift.append(self._diameter_mm)
-            off.append(self._off_centre)
-        ratio = spec.eccentricity_ratio + spec.eccentricity_sd_ratio * np.array(off)
-        diameter = np.rint((spec.diameter_mm + np.array(drift)) * _DIAMETER).astype(np.int64)
+        there = length - spec.gauge_m
+        seen = moving & (there >= 0.0)
+        cable = self.cable.at(there)
+        mm = spec.diameter_mm + cable.diameter_mm + 0.01 * noise[:, 0]
+        ratio = np.abs(spec.eccentricity_ratio + cable.centring_ratio) + 0.0005 * noise[:, 1]
+        diameter = np.rint(mm * _DIAMETER).astype(np.int64)
         eccentricity = np.rint(np.maximum(ratio, 0.0) * _ECCENTRICITY).astype(np.int64)
-        self.gauged.append((times[moving], diameter[moving], eccentricity[moving]))
+        self.gauged.append((times[seen], diameter[seen], eccentricity[seen]))
         return (
-            _shown(on_grid(diameter, _DIAMETER), moving),
-            _shown(on_grid(eccentricity, _ECCENTRICITY), moving),
+            _shown(on_grid(diameter, _DIAMETER), seen),
+            _shown(on_grid(eccentricity, _ECCENTRICITY), seen),
         )
 
 
-def _shown(values: list[float], moving: Flags) -> list[float | None]:
-    return [v if runs else None for v, runs in zip(values, moving.tolist(), strict=True)]
+def _shown(values: list[float], seen: Flags) -> list[float | None]:
+    return [v if there else None for v, there in zip(values, seen.tolist(), strict=True)]
+
+
+def _band(nominal: float, low: float, high: float, alarm_ratio: float) -> Band:
+    """Deviations from the nominal that are good, and that are no alarm."""
+    below, above = low - nominal, high - nominal
+    return Band(below, above, below * alarm_ratio, above * alarm_ratio)
+
+
+def _takes(spec: DeviceSpec) -> tuple[str, ...]:
+    return spec.pay_off_from if isinstance(spec, CableLineSpec) else ()
 
 
 MODEL = (CableLineSpec, CableLine)

@@ -75,6 +75,7 @@ class Link:
         start_ns: int = 0,
     ) -> None:
         self.profile = profile
+        self.faults = tuple(faults)
         self._seed = seed
         self._cell = Cell(profile.radio, seed) if profile.radio.kind == "cellular" else None
         self._around = Surroundings(profile, seed, layout, faults, start_ns)

@@ -1,13 +1,14 @@
 """A plant: one TOML file with its devices, map, calendar and orders, checked as a whole."""
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from math import ceil, hypot
+from itertools import pairwise
+from math import hypot
 from pathlib import Path
-from typing import Annotated, Any, Self, Union
+from typing import Annotated, Any, Literal, Self, Union
 
 from pydantic import (
     BaseModel,
@@ -21,10 +22,18 @@ from pydantic import (
 
 from config import tomlfile
 from config.errors import UsageError
-from config.units import Metres, Ratio, Seconds
+from config.units import Metres, Ratio
 from ingest.topics import is_level
 from simulator.device import Count, DeviceSpec, Length, kinds
+from simulator.plant.dispatch import FIRST_OF_DEMAND, Demand, DispatchRule, Release
+from simulator.plant.operators import OperatorsSpec
+from simulator.plant.routes import OrderSpec, Product, Step
+from simulator.plant.transport import Transport
 
+STATIONS = frozenset({"casting_cell", "robot_arm", "work_unit"})
+"""Kinds that hand containers on."""
+_NO_FIRST = frozenset({"agv", "robot_arm"})
+_NO_LATER = frozenset({"agv", "casting_cell", "cable_line"})
 _STRICT = ConfigDict(
     strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
 )
@@ -48,15 +57,21 @@ class Span(BaseModel):
         return self
 
 
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
 class CalendarSpec(BaseModel):
-    """When the plant is planned to be busy: shifts less breaks, the same every day."""
+    """When the plant is planned to be busy: shifts less breaks, on its working days."""
 
     model_config = _STRICT
 
     utc_offset: Annotated[str, Field(pattern=r"^[+-]\d\d:\d\d$")] = "+08:00"
     """The local clock, without daylight saving."""
+    days: Annotated[tuple[Day, ...], Field(strict=False, min_length=1)] = DAYS
+    """Working days; on the others nothing is planned."""
     shift: Annotated[tuple[Span, ...], Field(strict=False, min_length=1)]
-    """Planned stretches."""
+    """Planned stretches; the shifts go by their order here."""
     pause: Annotated[tuple[Span, ...], Field(strict=False)] = ()
     """Planned breaks inside them."""
 
@@ -124,34 +139,6 @@ class Staff(BaseModel):
         return value
 
 
-class Order(BaseModel):
-    """A job for one unit."""
-
-    model_config = _STRICT
-
-    number: Count
-    """Unique in the plant."""
-    unit: str
-    """Name of the casting cell or cable line that makes it."""
-    product: str
-    """What is made."""
-    quantity: Count
-    """Good pieces, or good metres."""
-    pri_s: Seconds
-    """Planned run time per item (cable: per metre)."""
-    trim_pri_s: Seconds = 20.0
-    """Planned run time per piece at the trimming arm."""
-    mould: str = ""
-    """The die; another one than before means a die change."""
-    planned_scrap_ratio: Ratio = 0.06
-    """Scrap that the plan allows for, as a share of the good pieces, in whole pieces."""
-
-    @property
-    def planned_scrap(self) -> int:
-        """Pieces of scrap that the plan allows for, rounded up."""
-        return ceil(round(self.quantity * self.planned_scrap_ratio, 6))
-
-
 class Plant(BaseModel):
     """A whole plant as its file describes it."""
 
@@ -177,10 +164,25 @@ class Plant(BaseModel):
     staff: Staff | None = None
     """Without it nobody is counted."""
     calendar: CalendarSpec
+    transport: Transport = Transport()
+    """How containers are moved."""
+    heartbeats: Literal["sent", "drawn"] = "sent"
+    """Whether every heartbeat between devices and their control is sent over the link, or only when
+    they would be missing is drawn, by a law measured on it: for runs of weeks. A link with faults
+    always carries them."""
     node: Annotated[tuple[Node, ...], Field(strict=False)] = ()
     edge: Annotated[tuple[Edge, ...], Field(strict=False)] = ()
     device: Annotated[tuple[SerializeAsAny[DeviceSpec], ...], Field(strict=False, min_length=1)]
-    order: Annotated[tuple[Order, ...], Field(strict=False)] = ()
+    product: Annotated[tuple[Product, ...], Field(strict=False)] = ()
+    order: Annotated[tuple[OrderSpec, ...], Field(strict=False)] = ()
+    demand: Demand | None = None
+    """Without it there are the orders of the file and no more."""
+    release: Release = Release()
+    """When orders go onto the floor."""
+    dispatch: DispatchRule = DispatchRule()
+    """What a free unit does next."""
+    operators: OperatorsSpec | None = None
+    """Without them somebody is there at once, always."""
 
     @model_validator(mode="after")
     def _refers_to_what_exists(self) -> Self:
@@ -212,16 +214,74 @@ class Plant(BaseModel):
                 yield f"{device.name}: {problem}"
         if "agv" in kinds_ and (store := self.warehouse) not in nodes:
             yield f"warehouse: unknown node {store!r}{tomlfile.guess(store, nodes)}"
-        if kinds_ & {"casting_cell", "robot_arm"} and "agv" not in kinds_:
-            yield "casting cells and arms need at least one agv to fetch their containers"
+        if kinds_ & STATIONS and "agv" not in kinds_:
+            yield "stations need at least one agv to fetch their containers"
+        yield from self._problems_of_work(names)
+        yield from self.transport.problems(self)
+        if not self._is_connected():
+            yield "map: some nodes cannot be reached from others"
+
+    def _problems_of_work(self, names: Sequence[str]) -> Iterator[str]:
+        """What does not fit in products, orders and demand."""
+        products = {product.name: product for product in self.product}
+        words = [product.name for product in self.product]
+        for word in sorted({w for w in words if words.count(w) > 1}):
+            yield f"product {word} is there twice"
+        for product in self.product:
+            for step in product.step:
+                if not any(_can(device, product, step) for device in self.device):
+                    globs = ", ".join(step.units)
+                    yield f"product {product.name}: no device to {step.operation} it: {globs}"
+        wanted = [(f"order {order.number}", order.product) for order in self.order]
+        wanted += [] if self.demand is None else [("demand", word) for word in self.demand.mix]
+        for what, word in wanted:
+            if word not in products:
+                yield f"{what}: unknown product {word}{tomlfile.guess(word, words)}"
         for order in self.order:
-            if order.unit not in names:
+            if order.number >= FIRST_OF_DEMAND:
+                yield f"order {order.number}: numbers from {FIRST_OF_DEMAND} on are the demand's"
+            if order.unit and order.unit not in names:
                 yield (
                     f"order {order.number}: unknown unit {order.unit}"
                     f"{tomlfile.guess(order.unit, names)}"
                 )
-        if not self._is_connected():
-            yield "map: some nodes cannot be reached from others"
+            elif order.unit and order.product in products:
+                product = products[order.product]
+                first = product.step[0]
+                pinned = next(device for device in self.device if device.name == order.unit)
+                if not _can(pinned, product, first):
+                    yield f"order {order.number}: {order.unit} does not {first.operation}"
+        if ring := self._ring():
+            yield (
+                f"routes lead from {' to '.join(ring)} and back: full inputs would block each"
+                " other for good; give one of them put_aside = true"
+            )
+        operations = sorted({s.operation for product in self.product for s in product.step})
+        for word in self.release.cards:
+            if word not in operations:
+                yield f"release: unknown operation {word}{tomlfile.guess(word, operations)}"
+
+    def _ring(self) -> list[str]:
+        """Units that hand on to each other in a ring and of which none puts aside; empty if there
+        are none."""
+        safe = {d.name for d in self.device if getattr(d, "put_aside", False)}
+        stations = (d.name for d in self.device if d.kind in STATIONS)
+        onward: dict[str, set[str]] = {name: set() for name in stations if name not in safe}
+        for product in self.product:
+            for step, after in pairwise(product.step):
+                goals = {name for name in onward if after.fits(name)}
+                for name in onward:
+                    if step.fits(name):
+                        onward[name] |= goals
+        while ends := [name for name, goals in onward.items() if not goals & onward.keys()]:
+            for name in ends:
+                del onward[name]
+        ring: list[str] = []
+        at = next(iter(onward), "")
+        while onward and at not in ring:
+            ring.append(at)
+            at = min(onward[at] & onward.keys())
+        return ring[ring.index(at) :] if ring else []
 
     def _is_connected(self) -> bool:
         if not self.node:
@@ -236,9 +296,12 @@ class Plant(BaseModel):
         at = getattr(device, "node", None)
         return next(((node.x_m, node.y_m) for node in self.node if node.name == at), None)
 
-    def orders_of(self, unit: str) -> tuple[Order, ...]:
-        """The jobs of a unit, in the order of the file."""
-        return tuple(order for order in self.order if order.unit == unit)
+
+def _can(device: DeviceSpec, product: Product, step: Step) -> bool:
+    """Whether a device can do a step: as the first one not if it needs containers, as a later one
+    not if it takes none."""
+    cannot = _NO_FIRST if step is product.step[0] else _NO_LATER
+    return device.kind not in cannot and step.fits(device.name)
 
 
 def minutes(clock: str) -> int:

@@ -1,18 +1,30 @@
 """Control traffic of one device over the link: heartbeats and messages on one bearer, in order."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Any, ClassVar, cast
 from zlib import crc32
 
 import numpy as np
+import simpy
 
 from config.units import NS_PER_MS, NS_PER_S
 from ingest import bins
 from ingest.messages import Asset, Times
-from simulator.device import PANE_NS, Columns, Ints, Process, Steps, World
+from simulator.device import (
+    PANE_NS,
+    Columns,
+    Ints,
+    Process,
+    Report,
+    Steps,
+    Stretch,
+    World,
+    event_reports,
+)
 from simulator.link.link import Bearer, Direction
+from simulator.plant.silences import Heartbeats, Silences
 from simulator.plant.terminal import Terminal
 
 SLICE = "control"
@@ -32,6 +44,9 @@ class Lane:
     """One direction. Heartbeats stand on a fixed grid and are sent as late as possible: before the
     next message, or when somebody asks what was heard. So both share one bearer in order of time,
     and the bearer keeps it: nothing arrives before what was sent before it."""
+
+    foresees: ClassVar[bool] = False
+    """Whether ``quiet`` may be asked while somebody else may send."""
 
     def __init__(self, bearer: Bearer, first_beat_ns: int) -> None:
         self._bearer = bearer
@@ -148,6 +163,57 @@ class Lane:
         return arrived, arrived - sent
 
 
+class CalmLane(Lane):
+    """One direction on which heartbeats are not sent: when they would be missing is drawn."""
+
+    foresees = True
+
+    def __init__(
+        self, bearer: Bearer, first_beat_ns: int, silences: Silences, told: Silences
+    ) -> None:
+        super().__init__(bearer, first_beat_ns)
+        self._silences = silences
+        self._told = told
+        """The same, for reports, which come after."""
+
+    @property
+    def next_beat_ns(self) -> int:
+        """When the next heartbeat would be sent after the last question."""
+        return self._heard_ns + BEAT_NS
+
+    def advance(self, to_ns: int) -> None:
+        """There is nothing to send."""
+
+    def heard_ns(self, t_ns: int) -> int:
+        self._pass(t_ns)
+        self._silences.forget(t_ns)
+        coming = self._silences.until(t_ns)
+        heard_ns = coming[0][0] if coming and coming[0][0] <= t_ns else t_ns
+        self._heard_ns = max(self._heard_ns, heard_ns)
+        return self._heard_ns
+
+    def quiet(self, from_ns: int, to_ns: int, limit_ns: int) -> int | None:
+        self._silences.forget(from_ns)
+        for last_ns, next_ns in self._silences.until(to_ns):
+            if last_ns >= to_ns:
+                break
+            quiet_ns = max(last_ns + limit_ns, from_ns)
+            if quiet_ns < min(next_ns, to_ns):
+                return quiet_ns
+        return None
+
+    def hears(self, from_ns: int, to_ns: int) -> int | None:
+        for last_ns, next_ns in self._silences.until(from_ns):
+            if last_ns <= from_ns < next_ns:
+                return next_ns
+        return from_ns + 1
+
+    def gaps(self, after_ns: int, to_ns: int) -> list[tuple[int, int]]:
+        """The silences that touch a stretch; ask stretch after stretch."""
+        self._told.forget(after_ns)
+        return [gap for gap in self._told.until(to_ns) if gap[0] < to_ns]
+
+
 SURVIVAL_NS = BEAT_NS
 """How long the application lives without the message it expected (TS 22.104 survival time, for the
 traffic of mobile robots: one transfer interval)."""
@@ -184,6 +250,18 @@ class Service:
         if to_ns - self._heard_ns > limit_ns:
             self._fail(self._heard_ns + limit_ns)
 
+    def note_gaps(self, gaps: Sequence[tuple[int, int]], to_ns: int) -> None:
+        """Follow what is known of the silences up to a time."""
+        for last_ns, next_ns in gaps:
+            fails_ns = last_ns + BEAT_NS + SURVIVAL_NS
+            if fails_ns >= next_ns or fails_ns > to_ns:
+                continue
+            if fails_ns > self._heard_ns:
+                self._fail(fails_ns)
+            if next_ns <= to_ns:
+                self.up.set(next_ns, 1)
+        self._heard_ns = to_ns
+
     def _fail(self, t_ns: int) -> None:
         if self.up.last:
             self.up.set(t_ns, 0)
@@ -201,23 +279,31 @@ class Service:
             longest = max(longest, self._missed)
         return longest
 
-    def reading(self, t_ns: int) -> dict[str, tuple[int, ...]]:
-        """The service at a time."""
-        return {
-            f"{self.way}_up": (self.up.get(t_ns),),
-            f"{self.way}_failures": (self.failures.get(t_ns),),
-        }
+    @property
+    def logs(self) -> dict[str, Steps]:
+        """What is told of the service, by channel."""
+        return {f"{self.way}_up": self.up, f"{self.way}_failures": self.failures}
 
 
 class Control:
     """Both directions of one device, and what it publishes of their delays and their service."""
 
-    def __init__(self, terminal: Terminal, asset: Asset, now_ns: int) -> None:
+    def __init__(
+        self, terminal: Terminal, asset: Asset, now_ns: int, heartbeats: Heartbeats | None = None
+    ) -> None:
         self.asset = asset
         self.terminal = terminal
         phase_ns = crc32(str(asset).encode()) % BEAT_NS
         up, down = (terminal.bearer(way, SLICE) for way in (Direction.UP, Direction.DOWN))
-        self.up, self.down = Lane(up, now_ns + phase_ns), Lane(down, now_ns + phase_ns)
+        if heartbeats is None:
+            self.up, self.down = Lane(up, now_ns + phase_ns), Lane(down, now_ns + phase_ns)
+        else:
+            self.up, self.down = (
+                CalmLane(bearer, now_ns + phase_ns, *(
+                    heartbeats.silences(asset, way, SLICE, BEAT_NS, BEAT_BYTES) for _ in range(2)
+                ))
+                for way, bearer in ((Direction.UP, up), (Direction.DOWN, down))
+            )  # fmt: skip
         self.services = (Service("uplink", now_ns), Service("downlink", now_ns))
 
     def first_reports(self, t_ns: int) -> list[Columns]:
@@ -225,32 +311,41 @@ class Control:
         return [self._service(service, t_ns) for service in self.services]
 
     def _service(self, service: Service, t_ns: int) -> Columns:
-        return Columns(self.asset, "service", t_ns, (t_ns,), service.reading(t_ns))
+        told = {name: (steps.get(t_ns),) for name, steps in service.logs.items()}
+        return Columns(self.asset, "service", t_ns, (t_ns,), told)
 
-    def reports(self, start_ns: int, end_ns: int) -> list[Columns]:
-        """Changes of a service at once; per second of arrival and direction a histogram of delays,
-        one report per pane, whose last row has the misses of the pane."""
+    def reports(self, stretch: Stretch) -> list[Report]:
+        """Changes of a service; per second of arrival and direction a histogram of delays, one
+        report per pane, whose last row has the misses of the pane. Bundled, changes only."""
+        start_ns, end_ns = stretch.after_ns, stretch.to_ns
+        pane_ns = pane_of(stretch.times)
+        panes = [*range(start_ns - start_ns % pane_ns, end_ns, pane_ns)]
+        edges = [*panes, panes[-1] + pane_ns]
         keys: list[Ints] = []
-        out: list[Columns] = []
+        out: list[Report] = []
         misses: list[list[int]] = []
-        for way, lane in enumerate((self.up, self.down)):
+        for way, (lane, service) in enumerate(
+            zip((self.up, self.down), self.services, strict=True)
+        ):
             lane.advance(end_ns)
             arrived, delay = lane.delays(end_ns)
-            changes, missed = self._serve(self.services[way], arrived, delay, start_ns, end_ns)
-            out += changes
-            misses.append(missed)
+            out += self._changes(service, lane, arrived, stretch)
+            if stretch.bundled:
+                continue
+            misses.append(_misses(service, arrived, delay, edges))
             second = (arrived - start_ns) // NS_PER_S
             keys.append((second * 2 + way) * _BINS + np.minimum(bins.bin_of(delay), _BINS - 1))
+        if stretch.bundled:
+            return out
         found, count = np.unique(np.concatenate(keys), return_counts=True)
         rest = found // _BINS
         t_ns = start_ns + rest // 2 * NS_PER_S
-        panes = range(start_ns - start_ns % PANE_NS, end_ns, PANE_NS)
-        cuts = np.searchsorted(t_ns, [*panes, panes[-1] + PANE_NS]).tolist()
+        cuts = np.searchsorted(t_ns, edges).tolist()
         stamps: list[int] = t_ns.tolist()
         columns = (found % _BINS, count, rest % 2)
         number, counts, down = (cast(list[int | None], c.tolist()) for c in columns)
-        for pane_ns, (low, high), *missed in zip(panes, pairwise(cuts), *misses, strict=False):
-            sent_ns = min(pane_ns + PANE_NS, end_ns)
+        for begin_ns, (low, high), *missed in zip(panes, pairwise(cuts), *misses, strict=False):
+            sent_ns = min(begin_ns + pane_ns, end_ns)
             times = stamps[low:high] or [sent_ns - 1]
             ch: dict[str, list[int | None]] = {
                 "bin": number[low:high] or [None],
@@ -262,19 +357,54 @@ class Control:
             out.append(Columns(self.asset, "link", sent_ns, times, ch))
         return out
 
-    def _serve(
-        self, service: Service, arrived: Times, delay: Ints, start_ns: int, end_ns: int
-    ) -> tuple[list[Columns], list[int]]:
-        """Changes of a service, to be said at once, and its misses in each pane."""
-        service.note(arrived, end_ns)
-        changes = service.up.between(start_ns, end_ns)
-        panes = np.arange(start_ns - start_ns % PANE_NS, end_ns + PANE_NS, PANE_NS)
-        if not (delay > DEADLINE_NS).any():
-            misses = [service.longest_miss(delay)] * (len(panes) - 1)
-            return [self._service(service, t_ns) for t_ns, _ in changes], misses
-        cuts = np.searchsorted(arrived, panes).tolist()
-        misses = [service.longest_miss(delay[low:high]) for low, high in pairwise(cuts)]
-        return [self._service(service, t_ns) for t_ns, _ in changes], misses
+    def _changes(
+        self, service: Service, lane: Lane, arrived: Times, stretch: Stretch
+    ) -> list[Report]:
+        after_ns, to_ns = stretch.after_ns, stretch.to_ns
+        if isinstance(lane, CalmLane):
+            service.note_gaps(lane.gaps(after_ns, to_ns), to_ns)
+        else:
+            service.note(arrived, to_ns)
+        times = [t_ns for t_ns, _ in service.up.between(after_ns, to_ns)]
+        at = np.array(times, dtype=np.int64)
+        columns = {name: steps.at(at).tolist() for name, steps in service.logs.items()}
+        return event_reports(self.asset, "service", stretch, times, columns)
+
+
+def _misses(service: Service, arrived: Times, delay: Ints, edges: Sequence[int]) -> list[int]:
+    """The misses of a service in each pane."""
+    if not (delay > DEADLINE_NS).any():
+        return [service.longest_miss(delay)] * (len(edges) - 1)
+    cuts = np.searchsorted(arrived, edges).tolist()
+    return [service.longest_miss(delay[low:high]) for low, high in pairwise(cuts)]
+
+
+def pane_of(times: Times) -> int:
+    """How long a pane is where signals are sampled at some times: 10 s, or 10 samples."""
+    return max(PANE_NS, 10 * int(times[1] - times[0])) if len(times) > 1 else PANE_NS
+
+
+def deliver(
+    env: World, lane: Lane, n_bytes: int, then: Callable[[], None], *, tick_ns: int = 1,
+    after_ns: int = 0,
+) -> None:  # fmt: skip
+    """``arrive`` for who does not wait for it: call when it is there, and some time has passed."""
+    arrival_ns = lane.send(env.now, n_bytes)
+    if arrival_ns is None:
+        later(env, RETRY_NS, lambda: deliver(
+            env, lane, n_bytes, then, tick_ns=tick_ns, after_ns=after_ns))  # fmt: skip
+        return
+    later(env, -(-arrival_ns // tick_ns) * tick_ns + after_ns - env.now, then)
+
+
+def later(env: World, delay_ns: int, call: Callable[[], object]) -> None:
+    """Call after some time: an event without a process that waits for it."""
+
+    def happens(_: simpy.Event) -> None:
+        call()
+
+    event: Any = env.timeout(delay_ns)  # its callbacks have no type of their own
+    event.callbacks.append(happens)
 
 
 def arrive(env: World, lane: Lane, n_bytes: int, tick_ns: int = 1) -> Process:

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 
 from ingest.messages import Asset
 from simulator.device import Device, Unit, World, kinds
-from simulator.mes import Calendar, Flow, Mes
-from simulator.plant import Plant, Roads
+from simulator.mes import Calendar, Flow, Lots, Mes
+from simulator.plant import STATIONS, Plant, Roads
 from simulator.plant.control import Control
+from simulator.plant.dispatch import Dispatch
 from simulator.plant.fleet import Fleet
-from simulator.plant.material import Sink, Warehouse
+from simulator.plant.material import Container, Source, Station, Warehouse
+from simulator.plant.operators import Operators
+from simulator.plant.silences import Heartbeats
 from simulator.plant.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -33,23 +36,52 @@ class Floor:
         self.env = World(start_ns)
         self.calendar = Calendar(plant.calendar)
         self.roads = Roads(plant)
-        cells = [spec for spec in plant.device if spec.kind == "casting_cell"]
-        area, line = (cells[0].area, cells[0].line) if cells else ("casting", "line1")
-        self.has_flow = bool(cells)
+        stations = [spec for spec in plant.device if spec.kind in STATIONS]
+        area, line = (stations[0].area, stations[0].line) if stations else ("casting", "line1")
+        self.has_flow = bool(stations)
         self.flow = Flow(Asset(plant.site, area, line, plant.flow), start_ns, plant.staff)
-        self.fleet = Fleet(self.env, self.calendar, self.roads)
+        self._lots = Lots()
+        self.dispatch = Dispatch(plant, self.env, self.calendar, self.flow, self._lots, seed)
+        self.operators = Operators(plant.operators, self.env, self.calendar)
+        self.fleet = Fleet(self.env, self.calendar, self.roads, plant)
         self.warehouse = Warehouse(plant, self.env, self.flow, seed)
-        self.trimming: list[Sink] = []
         self.controls: list[Control] = []
+        self.draws_heartbeats = plant.heartbeats == "drawn" and not link.faults
+        self._heartbeats = (
+            Heartbeats(plant, self.roads, link, seed, start_ns) if self.draws_heartbeats else None
+        )
         self._terminals: dict[str, Terminal] = {}
         self.devices: list[Device] = [kinds()[s.kind].model(s, self) for s in plant.device]
         self.units: list[Unit] = [device for device in self.devices if isinstance(device, Unit)]
+        self._stations = {d.asset.name: d for d in self.devices if isinstance(d, Station)}
+        self._sinks: dict[tuple[str, ...], tuple[Station, ...]] = {}
+        """Stations by the globs of a step."""
         assets = [*(device.asset for device in self.devices)]
         flow = self.flow if self.has_flow else None
-        self.mes = Mes(plant, self.calendar, self.units, assets, flow, start_ns)
+        orders = self.dispatch.orders
+        self.mes = Mes(plant, self.calendar, self.units, assets, flow, self._lots, start_ns, orders)
         for device in self.devices:
             self.env.process(device.run())
         self.env.process(self.fleet.run())
+        self.env.process(self.dispatch.run())
+        self.env.process(self.operators.run())
+
+    def onward(self, container: Container, source: Source) -> None:
+        """Send a full container from a station to the next step of its order, or to the warehouse
+        after the last."""
+        now, order = self.env.now, container.order
+        container.sent_ns = now
+        self._lots.note(source.asset, now, order, container.step, container.pieces, 0)
+        steps = order.steps
+        if container.step >= len(steps):
+            self.fleet.call(container, source, (self.warehouse,))
+            return
+        step = steps[container.step]
+        if (sinks := self._sinks.get(step.units)) is None:
+            sinks = tuple(d for name, d in self._stations.items() if step.fits(name))
+            self._sinks[step.units] = sinks
+        operation = steps[container.step - 1].operation
+        self.dispatch.move(operation, lambda: self.fleet.call(container, source, sinks))
 
     def terminal(self, asset: Asset) -> Terminal:
         """A device's terminal, the same whoever asks."""
@@ -64,7 +96,7 @@ class Floor:
 
     def control(self, asset: Asset) -> Control:
         """A device's control traffic."""
-        control = Control(self.terminal(asset), asset, self.env.now)
+        control = Control(self.terminal(asset), asset, self.env.now, self._heartbeats)
         self.controls.append(control)
         return control
 
@@ -74,4 +106,4 @@ class Floor:
 
     def wip(self) -> int:
         """Pieces on the floor, counted where they are."""
-        return sum(device.pieces() for device in self.devices)
+        return sum(device.pieces() for device in self.devices) + self.fleet.tugger.pieces()

@@ -1,25 +1,31 @@
 """Material on the move: containers, the lanes they wait on, and the warehouse they leave by."""
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from zlib import crc32
 
 import numpy as np
 
+from ingest.messages import Asset
 from simulator.device import Bell, World
 from simulator.mes import Flow
-from simulator.plant import Order, Plant
+from simulator.plant import Plant
+from simulator.plant.routes import Order
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Container:
     """Pieces of one order that travel together, first in, first out."""
 
     order: Order
     entered_ns: deque[int] = field(default_factory=deque[int])
     """When each piece was shot."""
+    step: int = 1
+    """Steps of the route that are done with them: the index of the next one."""
+    sent_ns: int = 0
+    """When it was last sent on."""
 
     @property
     def pieces(self) -> int:
@@ -30,6 +36,7 @@ class Container:
 class Source(Protocol):
     """A station that hands full containers to the fleet."""
 
+    asset: Asset
     node: str
     output: "Output"
 
@@ -52,6 +59,13 @@ class Sink(Protocol):
         ...
 
 
+@runtime_checkable
+class Station(Sink, Protocol):
+    """A station that does an operation."""
+
+    asset: Asset
+
+
 class Output:
     """The output lane of a station: one container being filled, and full ones waiting."""
 
@@ -66,23 +80,50 @@ class Output:
         self._closing = False
         self._waiting: list[Container] = []
 
-    def room(self, order: Order) -> bool:
-        """Whether a piece of this order has a place."""
+    def room(self, order: Order, step: int = 1) -> bool:
+        """Whether a piece of this order with so many steps done has a place."""
         filling = self._filling
         if filling is None or len(self._waiting) < self._slots:
             return True
-        return not self._closing and filling.order is order and filling.pieces < self._size
+        mine = filling.order is order and filling.step == step
+        return not self._closing and mine and filling.pieces < self._size_of(order, step)
 
-    def put(self, order: Order, entered_ns: int) -> None:
+    def left(self, order: Order, step: int = 1) -> int:
+        """How many pieces of this order have a place before a container is full."""
+        if not self.room(order, step):
+            return 0
+        filling, size = self._filling, self._size_of(order, step)
+        if filling is None or filling.order is not order or filling.step != step:
+            return size
+        return size - filling.pieces
+
+    def begin(self, order: Order, step: int = 1) -> None:
+        """Pieces of this order, with so many steps done, will follow: a container with others is
+        closed."""
+        filling = self._filling
+        if filling is not None and (filling.order is not order or filling.step != step):
+            self.close()
+
+    def put(self, order: Order, entered_ns: int, step: int = 1) -> None:
         """Add a piece that was shot at a time; pieces of different orders never share a
         container."""
-        if self._filling is not None and self._filling.order is not order:
-            self.close()
+        self.put_many(order, (entered_ns,), step)
+
+    def put_many(self, order: Order, entered_ns: Sequence[int], step: int = 1) -> None:
+        """Add pieces that were shot at some times, at most as many as are ``left`` to the
+        container; a larger number would overfill it."""
+        if not len(entered_ns):
+            return
+        self.begin(order, step)
         if self._filling is None:
-            self._filling = Container(order)
-        self._filling.entered_ns.append(entered_ns)
-        if self._filling.pieces >= self._size:
+            self._filling = Container(order, step=step)
+        self._filling.entered_ns.extend(entered_ns)
+        if self._filling.pieces >= self._size_of(order, step):
             self.close()
+
+    def _size_of(self, order: Order, step: int) -> int:
+        """Pieces in a container that leaves the last of so many steps."""
+        return order.steps[step - 1].pieces_per_container or self._size
 
     def close(self) -> None:
         """Send what is there on its way, now or as soon as the lane has a slot."""
@@ -128,15 +169,16 @@ class Warehouse:
 
     def receive(self, container: Container) -> None:
         """Inspect the pieces and book them out."""
-        now, number, good = self._env.now, container.order.number, list[int]()
+        now, order, good = self._env.now, container.order, list[int]()
+        number = order.number
         for entered_ns, die in zip(
             container.entered_ns, self._dice.random(container.pieces).tolist(), strict=True
         ):
             if die < self._loss_ratio:
-                self._flow.lose(now, self._flow.storage_loss)
+                self._flow.lose(now, self._flow.storage_loss, order)
             elif self._in_lab[number] < self._lab_pieces:
                 self._in_lab[number] += 1
-                self._flow.lose(now, self._flow.other_loss)
+                self._flow.lose(now, self._flow.other_loss, order)
             else:
                 good.append(entered_ns)
-        self._flow.leave(now, good)
+        self._flow.leave(now, good, order)

@@ -17,10 +17,11 @@ either end may next have something else to say; what it does until then is a lis
 """
 
 from collections import deque
+from typing import Protocol
 
-from config.units import NS_PER_MS
+from config.units import NS_PER_MS, NS_PER_S
 from simulator.device import SCAN_NS, Process, Steps, World
-from simulator.plant.control import RETRY_NS, Control, Lane, arrive
+from simulator.plant.control import BEAT_NS, RETRY_NS, Control, Lane, arrive
 
 COMMAND_BYTES = 120
 
@@ -55,6 +56,59 @@ class Watch:
         return found
 
 
+class Loop(Protocol):
+    """What tells a line how fast it may run, and carries its set points."""
+
+    closed: Steps
+    """1 while the line may run at full speed; known some way ahead of the plant's time."""
+
+    @property
+    def reply_s(self) -> float:
+        """How long a reading and the set point that answers it take, while the loop is closed."""
+        ...
+
+    def permission(self) -> Process:
+        """Wait until the line may start."""
+        ...
+
+    def is_closed(self) -> bool:
+        """Whether the line may run at full speed now."""
+        ...
+
+    def change_ns(self, to_ns: int) -> int | None:
+        """When the loop next opens or closes before a time."""
+        ...
+
+    def look(self, to_ns: int) -> None:
+        """Know the loop up to a time."""
+        ...
+
+
+class LocalLoop:
+    """The panel beside the line: always there, and nothing of it rides a link."""
+
+    reply_s = SCAN_NS / NS_PER_S
+
+    def __init__(self, env: World) -> None:
+        self._env = env
+        self.closed = Steps(env.now, 1)
+
+    def permission(self) -> Process:
+        """The line starts at its next scan."""
+        yield self._env.timeout(SCAN_NS)
+
+    def is_closed(self) -> bool:
+        """It is."""
+        return True
+
+    def change_ns(self, to_ns: int) -> int | None:
+        """Never."""
+        return None
+
+    def look(self, to_ns: int) -> None:
+        """There is nothing to know."""
+
+
 class SpeedLoop:
     """Central control of one line. It is watched from a permission on, while the line moves."""
 
@@ -70,15 +124,24 @@ class SpeedLoop:
         """When control repeats a command that was lost."""
         self._coming: deque[tuple[int, bool]] = deque()
         """Commands under way: arrival, and whether they are for full speed."""
+        self._round_trip_ns = 0
+        """What the last permission took."""
         self.closed = Steps(env.now, 1)
-        """1 while the line may run at full speed; known some way ahead of the plant's time."""
+
+    @property
+    def reply_s(self) -> float:
+        """Readings and set points ride the heartbeats: each waits half a beat for its own on the
+        mean, and both take what the last permission took."""
+        return (self._round_trip_ns + BEAT_NS) / NS_PER_S
 
     def permission(self) -> Process:
         """Control must allow every start: a message up, and its answer down."""
         env, control = self._env, self._control
         yield env.timeout(SCAN_NS)  # the line asks at its next scan; see `look`
+        asked_ns = env.now
         yield from arrive(env, control.up, COMMAND_BYTES)
         yield from arrive(env, control.down, COMMAND_BYTES)
+        self._round_trip_ns = env.now - asked_ns
         self._at_control.begin(env.now)
         self._at_line.begin(env.now)
         self._known_ns = env.now
