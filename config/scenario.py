@@ -228,15 +228,10 @@ class Tolerance(BaseModel):
         return abs(got - expected) <= max(self.absolute, self.relative * abs(expected))
 
 
-def _needs_all_or_a_base(schema: dict[str, Any]) -> None:
-    """In the file of a scenario with a base, the base has what is required."""
-    schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["base"]}]
-
-
 class Scenario(BaseModel):
     """All that a run depends on; a run is a pure function of it and of the version."""
 
-    model_config = ConfigDict(**_STRICT, json_schema_extra=_needs_all_or_a_base)
+    model_config = _STRICT
 
     name: str = ""
     """By default the name of the file."""

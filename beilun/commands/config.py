@@ -89,6 +89,8 @@ def schema(
 
         model = type(load_plant("quickstart"))  # with the settings of every device kind
     made = model.model_json_schema()
+    if kind == "scenario":  # what is required may come from its base
+        made["anyOf"] = [{"required": made.pop("required")}, {"required": ["base"]}]
     console.out(json.dumps(as_written(made), indent=2, ensure_ascii=False))
 
 
