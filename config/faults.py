@@ -132,6 +132,8 @@ class Spike(ChannelFault):
         1_449.0,
     )
     """What is read then, one or another, all equally often."""
+    announced: bool = False
+    """Whether the device says at its birth that these values are none; they are blanks then."""
 
 
 class Dropout(ChannelFault):
@@ -172,11 +174,14 @@ class Reorder(DataFault):
 
 
 class CounterRollover(ChannelFault):
-    """Counters wrap around, as those of a 16-bit register do."""
+    """Counters wrap around, as those of a 16-bit register do. What they counted is exact all the
+    same if the modulus is announced and they are read at least twice a turn."""
 
     kind: Literal["counter_rollover"]
     modulus: Annotated[float, Field(gt=0)] = 65_536.0
     """The value that is read as 0 again, in the unit of the channel."""
+    announced: bool = True
+    """Whether the device says so at its birth."""
 
 
 class Reboot(DataFault):

@@ -218,6 +218,10 @@ class Channel(BaseModel):
     """Added after scaling."""
     values: dict[str, float] = {}
     """For a map: the number of each text."""
+    modulus: Annotated[float, Field(gt=0, lt=1e12)] | None = None
+    """Of a counter: where it begins again at 0, in its unit, after scaling."""
+    sentinels: Annotated[tuple[float, ...], Field(strict=False)] = ()
+    """Numbers, as they are read, that mean no evidence: full scale, an open thermocouple."""
 
     @field_validator("pointer")
     @classmethod
@@ -242,6 +246,10 @@ class Channel(BaseModel):
             wrong.append(f"a {self.as_} has no scale or offset")
         if (self.as_ == "map") != bool(self.values):
             wrong.append("a map has values, and nothing else has")
+        if self.modulus is not None and self.role != "counter":
+            wrong.append("only a counter has a modulus")
+        if self.sentinels and self.as_ != "number":
+            wrong.append("only a number has sentinels")
         if self.scale == 0:
             wrong.append("scale 0 leaves nothing")
         if wrong:
@@ -307,6 +315,10 @@ class Mapping(BaseModel):
     def units(self) -> dict[str, str]:
         """Channels with their units, as a birth tells them."""
         return {channel.name: channel.unit for channel in self.channel}
+
+    def moduli(self) -> dict[str, float]:
+        """Where counters begin again at 0, as a birth tells it."""
+        return {c.name: c.modulus for c in self.channel if c.modulus is not None}
 
 
 def mapping_names() -> list[str]:

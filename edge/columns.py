@@ -1,6 +1,6 @@
 """The samples of one asset in one pane, as sorted columns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,8 @@ class Columns:
 
     A stretch may begin or end at a *turn*, as where one order gives way to the next. A counter's
     reading precedes a change at the same instant: it is of what was before, on either side.
+
+    Readings that the asset announced as ``sentinels`` of a channel are blank.
     """
 
     def __init__(
@@ -35,11 +37,20 @@ class Columns:
         start_ns: int,
         end_ns: int,
         turns: tuple[bool, bool] = (False, False),
+        sentinels: Mapping[str, tuple[float, ...]] | None = None,
     ) -> None:
         self.batches = sorted(batches, key=lambda b: b.meta.identity)
         self.start_ns = start_ns
         self.end_ns = end_ns
+        self.sentinels = sentinels or {}
         self._turns = turns
+
+    def read(self, batch: Batch, name: str) -> Floats:
+        """All values of one channel in one of the batches; NaN is a blank, as a sentinel is."""
+        values = batch.channels[name]
+        if (sentinels := self.sentinels.get(name)) is None:
+            return values
+        return np.where(np.isin(values, sentinels), np.nan, values)
 
     def channel(self, name: str, *, closing: bool = False) -> tuple[Times, Floats]:
         """Times (int64, ns) and values (float64, NaN = blank) of one channel."""
@@ -86,11 +97,11 @@ class Columns:
                 continue
             t_ns, start = batch.t_ns, _start(batch)
             if t_ns[0] >= first_ns and t_ns[-1] < last_ns:  # all of it, as it mostly is
-                parts.append(_Part(start, t_ns, [channels[name] for name in names]))
+                parts.append(_Part(start, t_ns, [self.read(batch, name) for name in names]))
                 continue
             low, high = t_ns.searchsorted((first_ns, last_ns))
             if high > low:
-                values = [channels[name][low:high] for name in names]
+                values = [self.read(batch, name)[low:high] for name in names]
                 parts.append(_Part(start, t_ns[low:high], values))
         return parts
 

@@ -7,8 +7,9 @@ Samples are folded in *panes*, ``[k*P, (k+1)*P)``, and kept as *blocks*, of whic
 grid and by the calendar are whole numbers (``config.windows``). Per asset a block has a bundle of
 measure states and a *carry*: what was known when it began. A window is the carry at its start,
 merged with its blocks in time order. Neighbours are merged in twos, fours, ... (*nodes*) where a
-window asks for them, so that one of ``n`` blocks costs ``O(log n)`` merges however closely windows
-follow one another; a block that is amended takes the nodes over it away.
+window asks for them, and remembered from eight on, so that one of ``n`` blocks costs ``O(log n)``
+merges however closely windows follow one another; a block that is amended takes the nodes over it
+away.
 
     carry ──► block  block  block  block  block  block  block ──► carry      (per asset)
               └── node ───┘ └── node ───┘ └── node ───┘
@@ -33,6 +34,9 @@ therefore a function of the set of records alone.
 Rows end where nobody at all was heard of for as long as a row may be amended; whoever is heard of
 after that, be it fed late, *wakes* the windows that end from there on.
 
+What an asset gathers over a stretch before it tells it is no evidence of a window that cuts the
+stretch: such a KPI is made of nothing there.
+
 An order begins and ends anywhere: the two blocks it cuts are folded again from the journal as far
 as they are its own. The piece that completes an order is read at the very instant of the change,
 and is of the order it completes. If an end moves, the rows of the old window are *gone*.
@@ -44,8 +48,9 @@ line, so there is no level between the two.
 
 import bisect
 import itertools
+import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -105,6 +110,10 @@ class Track:
     since_ns: int
     measures: tuple[Measure, ...]
     kpis: tuple[Kpi, ...]
+    sentinels: Mapping[str, tuple[float, ...]]
+    """Readings of its channels that are none."""
+    grains: Mapping[str, int]
+    """KPIs made of what is gathered over stretches: of how many ns a window must be a multiple."""
     names: frozenset[str]
     """Of the KPIs."""
     first_block: int
@@ -124,9 +133,9 @@ class Track:
     """The order that is on, up to the last closed block; unknown after an amendment."""
 
 
-Pools = list[tuple[Asset, list[tuple[Kpi, tuple[Asset, ...]]]]]
-"""Per line, area and site: KPIs, and the assets each of them is made of there; the same assets are
-the same tuple."""
+Pools = list[tuple[Asset, list[tuple[Kpi, tuple[Asset, ...], int]]]]
+"""Per line, area and site: KPIs, the assets each of them is made of there (the same assets are the
+same tuple), and of how many ns a window must be a multiple."""
 
 
 @dataclass(slots=True)
@@ -328,7 +337,12 @@ class Engine:
         # A flow counter's first reading may stand at the birth and close the pane before it.
         start = (birth.t_ns - 1) // self._policy.pane_ns // self._per_block
         names = frozenset(kpi.name for kpi in kpis)
-        track = Track(birth.asset, birth.kind, birth.t_ns, measures, kpis, names, start, zero, zero)
+        told = {kpi.name: kpi.grain_ns(birth.gathered_ns) for kpi in kpis}
+        grains = {name: grain_ns for name, grain_ns in told.items() if grain_ns}
+        track = Track(
+            birth.asset, birth.kind, birth.t_ns, measures, kpis, birth.sentinels, grains, names,
+            start, zero, zero,
+        )  # fmt: skip
         if (before := self._tracks.get(birth.asset)) is not None:
             track.orders = before.orders
         self._tracks[birth.asset] = track
@@ -554,7 +568,7 @@ class Engine:
     ) -> Block:
         """What one asset said in a stretch, in batches that are not too late for any of it."""
         start_ns, end_ns = span
-        columns = Columns(batches, start_ns, end_ns, turns)
+        columns = Columns(batches, start_ns, end_ns, turns, track.sentinels)
         n = late = 0
         for batch in batches:
             late_ns = self._policy.late_before(batch.meta.arrival_ns)
@@ -590,7 +604,9 @@ class Engine:
         if found is None:
             half = size // 2
             halves = self._node(track, first, half), self._node(track, first + half, half)
-            found = track.nodes[first, size] = _join(track.measures, *halves)
+            found = _join(track.measures, *halves)
+            if size >= REMEMBERED:
+                track.nodes[first, size] = found
         return found
 
     def _fill(self, track: Track, blocks: Iterable[int]) -> None:
@@ -814,7 +830,7 @@ class Engine:
         blocks = range(first, first + size)
         if track.blocks.keys().isdisjoint(blocks) or _missing(track, first, size):
             return
-        self._node(track, first, size)
+        track.nodes[first, size] = self._node(track, first, size)
         for block in blocks:
             track.blocks.pop(block, None)
             if block != first and block % self._landmark and block != track.first_block:
@@ -903,7 +919,9 @@ class Engine:
         total = self._stretch(track, span)
         values: dict[str, float | None] = {ORDER_NUMBER: float(number)}
         facts = _facts(track.measures, total.states)
-        values |= {kpi.name: kpi.value(_facts_of(kpi, facts)) for kpi in track.kpis}
+        for kpi in track.kpis:
+            known = span.length_ns >= track.grains.get(kpi.name, 0)  # its ends lie anywhere
+            values[kpi.name] = kpi.value(_facts_of(kpi, facts) if known else {})
         return [
             Row(track.asset, kpi, *_key(span), values[kpi], total.n, total.late, unit)
             for kpi, unit in self._columns(track, span)
@@ -991,7 +1009,8 @@ class Engine:
                 closed[track.asset] = self._close_window(track, span)
             mine = closed[track.asset]
             for kpi in track.kpis:
-                value = kpi.value(_facts_of(kpi, mine.facts))
+                cut = _cuts(span, track.grains.get(kpi.name, 0))
+                value = kpi.value({} if cut else _facts_of(kpi, mine.facts))
                 rows.append(
                     Row(track.asset, kpi.name, *_key(span), value, mine.n, mine.late, kpi.unit)
                 )
@@ -1021,9 +1040,9 @@ class Engine:
         rows: list[Row] = []
         for group, kpis in self._pooled[1]:
             sums: dict[tuple[int, int], dict[str, Fact]] = {}
-            for kpi, having in kpis:
+            for kpi, having, grain_ns in kpis:
                 facts: dict[str, Fact] = {}
-                for measure in kpi.measures:
+                for measure in () if _cuts(span, grain_ns) else kpi.measures:
                     key = (id(measure), id(having))
                     if key not in sums:
                         total: dict[str, Fact] = {}
@@ -1047,7 +1066,7 @@ class Engine:
                 groups.setdefault(group, []).append(track)
         pools: Pools = []
         for group, members in groups.items():
-            kpis: list[tuple[Kpi, tuple[Asset, ...]]] = []
+            kpis: list[tuple[Kpi, tuple[Asset, ...], int]] = []
             shared: dict[tuple[Asset, ...], tuple[Asset, ...]] = {}
             for kpi in self._kpis:
                 if not kpi.rolls_up:
@@ -1056,7 +1075,8 @@ class Engine:
                     t.asset for t in members if kpi.name in t.names and kpi.pools(t.kind)
                 )
                 if having:
-                    kpis.append((kpi, shared.setdefault(having, having)))
+                    grains = (self._tracks[a].grains.get(kpi.name, 1) for a in having)
+                    kpis.append((kpi, shared.setdefault(having, having), math.lcm(*grains)))
             pools.append((group, kpis))
         return pools
 
@@ -1065,6 +1085,9 @@ FORGET_EVERY_NS = 300 * NS_PER_S
 """Time between two looks at what may be forgotten."""
 KEEP_NS = 900 * NS_PER_S
 """How long closed windows stay in memory; older ones are folded again from the journal."""
+REMEMBERED = 8
+"""The fewest blocks whose merger is remembered beside them: smaller ones, three in four of all,
+cost less to merge again than to keep."""
 TOGETHER = 16
 """The most blocks that are kept as one: if one is amended, all are read from the journal again."""
 REFOLD_AT_ONCE = 16
@@ -1082,6 +1105,11 @@ def _seniority(birth: Birth) -> tuple[int, int]:
 def _join(measures: tuple[Measure, ...], a: Block, b: Block) -> Block:
     states = zip(measures, a.states, b.states, strict=True)
     return Block(tuple(m.merge(x, y) for m, x, y in states), a.n + b.n, a.late + b.late)
+
+
+def _cuts(span: Span, grain_ns: int) -> bool:
+    """Whether a window begins or ends in the midst of what was gathered over so many ns."""
+    return grain_ns > 1 and bool(span.start_ns % grain_ns or span.end_ns % grain_ns)
 
 
 def _key(span: Span) -> tuple[int, int]:

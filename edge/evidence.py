@@ -39,7 +39,7 @@ from edge.measures.spreads import Spreads
 from edge.measures.values import Values
 from edge.rows import ALL, Row
 from ingest.bins import delay_of
-from ingest.messages import Asset, Batch, Birth, Identity
+from ingest.messages import Asset, Birth, Identity
 
 # what is kept ------------------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ def place_of(row: Row) -> Place:
 
 class Source(NamedTuple):
     """The message whose reading of a channel is what is known; of a counter within one start of
-    its sender that is the highest, of everything else the last."""
+    its sender that is the highest, of one that rolls over and of everything else the last."""
 
     start: int
     """Of the sender, for a counter; 0 where it does not number its messages, and for all else."""
@@ -68,11 +68,15 @@ class Source(NamedTuple):
     value: float
     identity: Identity
     arrival_ns: int
+    rolls: bool = False
+    """Whether it is of a counter with a modulus."""
 
     def yields_to(self, other: "Source") -> bool:
         """Whether the other one is known rather than this one, of the same channel."""
         if not self.start and not other.start:
             return other.t_ns >= self.t_ns
+        if self.rolls:
+            return (other.start, other.t_ns) >= (self.start, self.t_ns)
         mine = (self.start, self.value, self.t_ns)
         return (other.start, other.value, other.t_ns) >= mine
 
@@ -176,27 +180,29 @@ class Deaf:
 
 def _sources(measure: Measure, columns: Columns) -> dict[str, Source]:
     """Who told what is known of each channel at the end, of those that were told at all."""
-    counters: Collection[str] = ()
-    if isinstance(measure, Situations):
-        counters = measure.counters
-    elif isinstance(measure, Flows):
-        counters = measure.channels
+    counters: Mapping[str, int | None] = {}
+    if isinstance(measure, Situations | Flows):
+        counters = measure.moduli
     found: dict[str, Source] = {}
     for batch in columns.batches:
         meta = batch.meta
-        low, high = batch.t_ns.searchsorted((columns.start_ns, columns.end_ns))
         for channel in measure.channels:
             if channel not in batch.channels:
                 continue
-            values = batch.channels[channel][low:high]
+            closes = measure.closing and channel in counters  # at the end: of this, not the next
+            low, high = batch.t_ns.searchsorted(
+                (columns.start_ns, columns.end_ns), "right" if closes else "left"
+            )
+            values = columns.read(batch, channel)[low:high]
             known = np.flatnonzero(~np.isnan(values))
             if not len(known):
                 continue
             numbered = channel in counters and meta.resolution == "seq"
-            at = known[np.argmax(values[known])] if numbered else known[-1]
+            rolls = counters.get(channel) is not None
+            at = known[np.argmax(values[known])] if numbered and not rolls else known[-1]
             told = Source(
                 meta.identity.boot if numbered else 0, int(batch.t_ns[low + at]),
-                float(values[at]), meta.identity, meta.arrival_ns,
+                float(values[at]), meta.identity, meta.arrival_ns, rolls,
             )  # fmt: skip
             _later(found, ((channel, told),))
     return found
@@ -422,7 +428,7 @@ def _pieces(
         edges.update(cuts)
         for start_ns, end_ns in itertools.pairwise((pane.start_ns, *cuts, pane.end_ns)):
             outer = (start_ns in edges, end_ns in edges)
-            piece = measure.fold(Columns(batches, start_ns, end_ns, outer))
+            piece = measure.fold(Columns(batches, start_ns, end_ns, outer, pane.sentinels))
             yield Span(start_ns, end_ns), piece
             known = measure.edge(measure.merge(known, piece), end_ns)
 
@@ -491,47 +497,52 @@ def messages(evidence: Evidence, late: Callable[[int, int], bool]) -> list[Said]
     Without all the others the facts are the same. ``late`` is the policy's.
     """
     before: dict[Identity, Said] = {}
-    within: dict[Identity, tuple[Batch, set[str]]] = {}
+    within: dict[Identity, tuple[Columns, set[str]]] = {}
     span = place_of(evidence.row).span
     turns = span if evidence.by_order else ()
     if evidence.parts:  # what was folded of it
         span = evidence.parts[0].span
     for part in evidence.parts:
-        for channel, (_, t_ns, value, identity, arrival_ns) in part.held.before:
+        for channel, source in part.held.before:
+            identity, arrival_ns, t_ns = source.identity, source.arrival_ns, source.t_ns
             known = before.get(identity)
-            told = {**(known.told if known is not None else {}), channel: (value, value)}
+            reading = (source.value, source.value)
+            told = {**(known.told if known is not None else {}), channel: reading}
             is_late = late(t_ns, arrival_ns)
             before[identity] = Said(identity, arrival_ns, None, t_ns, True, is_late, 0, told)
-        for batch in _speaking(part, turns):
-            _, channels = within.setdefault(batch.meta.identity, (batch, set()))
+        for columns in _speaking(part, turns):
+            (batch,) = columns.batches
+            _, channels = within.setdefault(batch.meta.identity, (columns, set()))
             channels.update(part.measure.channels)
-    said = [_said(batch, channels, span, late) for batch, channels in within.values()]
+    said = [_said(columns, channels, span, late) for columns, channels in within.values()]
     found = [*(s for s in before.values() if s.identity not in within), *said]
     return sorted(found, key=lambda s: (s.first_ns, s.identity))
 
 
-def _speaking(part: Part, turns: Collection[int]) -> Iterator[Batch]:
-    """Messages that tell a measure something when it hears nothing else."""
+def _speaking(part: Part, turns: Collection[int]) -> Iterator[Columns]:
+    """Messages, each by itself, that tell a measure something when it hears nothing else."""
     measure = part.measure
     for pane in part.held.panes:
         span = (pane.start_ns, pane.end_ns)
         edges = (span[0] in turns, span[1] in turns)
         silence = measure.fold(Columns([], *span, edges))
         for batch in pane.batches:
-            if measure.fold(Columns([batch], *span, edges)) != silence:
-                yield batch
+            alone = Columns([batch], *span, edges, pane.sentinels)
+            if measure.fold(alone) != silence:
+                yield alone
 
 
 def _said(
-    batch: Batch, channels: Collection[str], span: Span, late: Callable[[int, int], bool]
+    columns: Columns, channels: Collection[str], span: Span, late: Callable[[int, int], bool]
 ) -> Said:
+    (batch,) = columns.batches
     meta = batch.meta
     low, high = batch.t_ns.searchsorted(span)
     closing = min(int(high), len(batch) - 1)  # at the very end of the window: of a flow counter
     reach = slice(int(low), max(int(high), closing + int(batch.t_ns[closing] == span.end_ns)))
     told: dict[str, tuple[float, float]] = {}
     for channel in sorted(channels & batch.channels.keys()):
-        values = batch.channels[channel][reach]
+        values = columns.read(batch, channel)[reach]
         known = values[~np.isnan(values)]
         if len(known):
             told[channel] = (float(known[0]), float(known[-1]))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import inf, isinf, lcm
 from typing import NamedTuple
 
 from config.units import NS_PER_S
@@ -15,7 +16,8 @@ never added up: a line, area or site holds each message once, by the device that
 
 class Accuracy(NamedTuple):
     """How far a value may be from the truth where no message is lost and no clock is wrong: the
-    wider of the first two. As it stands: not at all, but for rounding."""
+    wider of the first two. As it stands: not at all, but for rounding. ``absolute=inf``: any
+    distance, as of what is only known where somebody looked."""
 
     relative: float = 0.0
     """Share of the true value."""
@@ -28,6 +30,8 @@ class Accuracy(NamedTuple):
     def within(self, truth: float, cut_from_ns: int | None = None) -> float | None:
         """How far a value may be from the truth; ``None``: any distance. ``cut_from_ns`` is the
         length of a window that is cut between readings."""
+        if isinf(self.absolute):
+            return None
         relative = self.relative
         if cut_from_ns is not None:
             if self.cut_s is None:
@@ -39,7 +43,7 @@ class Accuracy(NamedTuple):
         """In words, of windows that are cut between readings or of those that are not."""
         parts = [f"{self.relative * 100:g} %"] if self.relative else []
         parts += [f"{self.absolute:g}"] if self.absolute else []
-        if cut and self.cut_s is None:
+        if isinf(self.absolute) or (cut and self.cut_s is None):
             return "none"
         if cut and self.cut_s:
             parts.append(f"{self.cut_s:g} s at each end")
@@ -47,6 +51,8 @@ class Accuracy(NamedTuple):
 
 
 EXACT = Accuracy()
+BY_SAMPLES = Accuracy(absolute=inf)
+"""What lies between two samples nobody told."""
 
 
 class Term(NamedTuple):
@@ -83,6 +89,8 @@ class Kpi:
     pool: tuple[str, ...] = ()
     """Kinds that are added up in a roll-up; empty: all of ``kinds``. Factors of one product must
     pool the same machines, or the product does not hold for the group."""
+    histograms: tuple[str, ...] = ()
+    """Channels that its measures add where an asset tells them, without asking for them."""
     limited: str = ""
     """A channel for which an asset must have announced specification limits."""
     bounds: tuple[float | None, float | None] | None = None
@@ -98,7 +106,7 @@ class Kpi:
     def inputs(self) -> tuple[str, ...]:
         """Every channel that goes into it, those it cannot do without first."""
         read = (channel for measure in self.measures for channel in measure.channels)
-        return tuple(dict.fromkeys((*self.needs, *read)))
+        return tuple(dict.fromkeys((*self.needs, *read, *self.histograms)))
 
     @property
     def range(self) -> tuple[float | None, float | None]:
@@ -122,6 +130,12 @@ class Kpi:
         if not self.rolls_up or kind in OBSERVERS:
             return False
         return not self.pooled or kind in self.pooled
+
+    def grain_ns(self, gathered_ns: Mapping[str, int]) -> int:
+        """What windows must be whole multiples of, of an asset that gathers some channels; 0: of
+        nothing."""
+        grains = [gathered_ns[name] for name in self.inputs if name in gathered_ns]
+        return lcm(*grains) if grains else 0
 
     def applies(self, kind: str, channels: Mapping[str, str], limits: Collection[str] = ()) -> bool:
         """Whether an asset of this kind, with these channels, some with limits, has this KPI."""

@@ -1,5 +1,6 @@
 """Cells of foreign tables and values of foreign JSON, read as times and numbers, strictly."""
 
+import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
@@ -27,8 +28,7 @@ def value_reader(channel: Channel, decimal: str = ".") -> Callable[[Scalar], flo
     """How a channel's cells are read; the reader raises ``ValueError`` in a person's words."""
     match channel.as_:
         case "number":
-            scale, offset = channel.scale, channel.offset
-            return lambda value: in_range(number(value, decimal) * scale + offset)
+            return lambda value: _measured(number(value, decimal), channel)
         case "bool":
             return boolean
         case "map":
@@ -63,6 +63,13 @@ def in_range(value: float) -> float:
     if not -LARGEST <= value <= LARGEST:
         raise ValueError(f"beyond ±{LARGEST:g}: {value!r}")
     return value
+
+
+def _measured(value: float, channel: Channel) -> float:
+    """A number in the channel's unit; NaN where it means no evidence."""
+    if value in channel.sentinels:
+        return math.nan
+    return in_range(value * channel.scale + channel.offset)
 
 
 def _mapped(value: Scalar, channel: Channel) -> float:

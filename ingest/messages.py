@@ -57,6 +57,13 @@ class Birth:
     """An asset announces itself: its kind, and the unit of each channel it will ever send.
 
     ``limits`` are the lower and the upper specification limit of channels that have both.
+    ``modulus``, in the unit of the channel, is where a counter begins again at 0: it then reads
+    less than that, and its totals are exact as long as it is read at least twice a turn.
+    ``sentinels`` are readings of a channel that stand for no measurement: full scale, an open
+    thermocouple. They are no evidence, like a blank cell.
+    ``gathered_ns`` is of channels that tell of a whole stretch at once (histograms, peaks): how
+    long the stretches are, which lie side by side from the epoch on. Of a window that cuts one
+    they tell nothing.
     ``by_exception``: it tells of its states when they change and not again, so that a state holds
     until the next, however long it is silent.
     """
@@ -70,6 +77,9 @@ class Birth:
         default_factory=dict[str, tuple[float, float]]
     )
     by_exception: bool = False
+    modulus: Mapping[str, float] = field(default_factory=dict[str, float])
+    sentinels: Mapping[str, tuple[float, ...]] = field(default_factory=dict[str, tuple[float, ...]])
+    gathered_ns: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,6 +245,8 @@ class Tabular:
     ) -> Floats:
         missing, decimal = self._missing, self._table.decimal
         if channel.as_ == "number" and (values := _plain(texts, missing, decimal)) is not None:
+            if channel.sentinels:
+                values = np.where(np.isin(values, channel.sentinels), np.nan, values)
             if channel.scale != 1.0 or channel.offset != 0.0:
                 values = values * channel.scale + channel.offset
             if not bool((np.abs(values) > LARGEST).any()):
@@ -276,13 +278,15 @@ class Tabular:
             counts.blank[name] += int(np.isnan(column).sum())
 
     def _birth(self, t_ns: int) -> Record:
-        units = self._mapping.units()
+        units, modulus = self._mapping.units(), self._mapping.moduli()
         kind = self._mapping.asset.kind
-        payload = _encode({"kind": kind, "t_ns": t_ns, "ch": units})
+        more = {"modulus": modulus} if modulus else {}
+        payload = _encode({"kind": kind, "t_ns": t_ns, "ch": units, **more})
         envelope = Envelope("uns", topics.of(self.asset, "birth"), t_ns, payload)
         meta = meta_of(None, envelope, str(self.asset))
         self.counts.messages += 1
-        return Record(envelope, Birth(self.asset, kind, t_ns, units, meta))
+        birth = Birth(self.asset, kind, t_ns, units, meta, modulus=modulus)
+        return Record(envelope, birth)
 
     def _messages(self, piece: _Piece) -> Iterator[Record]:
         source = str(self.asset)

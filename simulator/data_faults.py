@@ -48,7 +48,7 @@ _OWN_STREAMS = 100
 COUNTERS = frozenset(
     {
         "produced", "scrap", "rework", "inspected", "first_pass", "energy_kwh", "length_m",
-        "scrap_m", "spark_faults", "uplink_failures", "downlink_failures",
+        "scrap_m", "melt_kg", "spark_faults", "uplink_failures", "downlink_failures",
     }
 )  # fmt: skip
 """Channels that count up, in a memory that a reboot clears."""
@@ -85,8 +85,11 @@ class Spoiler:
         self._asset = asset
         self._readings: list[_Readings] = []
         self._messages: list[_Messages] = []
+        self._announced: list[Spike | CounterRollover] = []
         reboots: list[Reboot] = []
         for number, fault in faults:
+            if isinstance(fault, Spike | CounterRollover) and fault.announced:
+                self._announced.append(fault)
             draws = np.random.default_rng([seed, identity, _OWN_STREAMS + number])
             match fault:
                 case Reboot():
@@ -102,6 +105,27 @@ class Spoiler:
                 case _:
                     pass  # a clock's
         self._boots = _Boots(asset, reboots, start_ns)
+
+    def modulus(self, channels: Iterable[str]) -> dict[str, float]:
+        """Where counters begin again at 0, of those that announce it; of several moduli of one
+        counter nobody could say."""
+        moduli = [f for f in self._announced if isinstance(f, CounterRollover)]
+        found: dict[str, float] = {}
+        for name in COUNTERS.intersection(channels):
+            mine = {fault.modulus for fault in moduli if fnmatchcase(name, fault.channel)}
+            if len(mine) == 1:
+                found[name] = mine.pop()
+        return dict(sorted(found.items()))
+
+    def sentinels(self, channels: Iterable[str]) -> dict[str, list[float]]:
+        """Readings that mean no measurement, of channels that announce them."""
+        spikes = [f for f in self._announced if isinstance(f, Spike)]
+        found: dict[str, list[float]] = {}
+        for name in channels:
+            values = {v for f in spikes if fnmatchcase(name, f.channel) for v in f.values}
+            if values:
+                found[name] = sorted(values)
+        return found
 
     def first(self, reports: Iterable[Report]) -> list[Said]:
         """What it says at the very start, spared by all but what sits in its counters."""

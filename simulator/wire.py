@@ -86,14 +86,25 @@ def birth(
     limits: Mapping[str, tuple[float, float]] | None = None,
     *,
     by_exception: bool = False,
+    modulus: Mapping[str, float] | None = None,
+    sentinels: Mapping[str, Sequence[float]] | None = None,
+    gathered_ns: Mapping[str, int] | None = None,
 ) -> Unstamped:
-    """The retained announcement of an asset, with the specification limits of its channels, and
-    whether it tells of its states only when they change."""
+    """The retained announcement of an asset, with the specification limits of its channels,
+    whether it tells of its states only when they change, where its counters begin again at 0,
+    which readings mean no measurement, and how long the stretches are that some channels tell of
+    at once."""
     said: dict[str, object] = {"kind": kind, "t_ns": t_ns, "ch": channels}
     if limits:
         said["limits"] = limits
     if by_exception:
         said["by_exception"] = True
+    if modulus:
+        said["modulus"] = modulus
+    if sentinels:
+        said["sentinels"] = sentinels
+    if gathered_ns:
+        said["gathered_ns"] = gathered_ns
     body = _encode(said)
     return Unstamped(asset, topics.of(asset, "birth"), body, t_ns, True)
 
@@ -233,7 +244,8 @@ def _state(said: VdaState) -> dict[str, object]:
         "distanceSinceLastNode": said.since_node_m,
         "actionStates": [],
         "batteryState": {
-            "batteryCharge": round(said.battery_ratio * 100, 2), "charging": said.charging
+            "batteryCharge": round(said.battery_ratio * 100, 2),
+            "batteryVoltage": said.battery_v, "charging": said.charging,
         },
         "operatingMode": "AUTOMATIC",
         "errors": errors if said.waiting_for_link else [],

@@ -265,6 +265,20 @@ def runs(names: dict[str, list[str]], tmp_path_factory: pytest.TempPathFactory) 
             {"kind": "reorder", "asset": b, "ratio": 0.5, "window": "15s", **WHILE},
             {"kind": "reboot", "asset": c, "after": "8m3s", "length": "20s"},
             {"kind": "counter_rollover", "asset": d, "channel": "produced", "modulus": 5, **ALWAYS},
+            {
+                "kind": "counter_rollover",
+                "asset": line,
+                "channel": "length_m",
+                "modulus": 9.5,
+                **ALWAYS,
+            },
+            {
+                "kind": "counter_rollover",
+                "asset": line,
+                "channel": "energy_kwh",
+                "modulus": 0.5,
+                **WHILE,
+            },
             {"kind": "dropout", "asset": arm, "of": "messages", "ratio": 0.3, **WHILE},
             {"kind": "clock_skew", "asset": other, "rate_ppm": 100.0, **WHILE},
             {"kind": "reboot", "asset": names["agv"][-1], "after": "8m3s", "length": "20s"},
@@ -276,11 +290,30 @@ def runs(names: dict[str, list[str]], tmp_path_factory: pytest.TempPathFactory) 
             {"kind": "drift", "asset": line, "channel": "diameter_mm", "per_h": 3.0, **WHILE},
             {"kind": "spike", "asset": d, "channel": "biscuit_mm", "ratio": 0.5, **WHILE},
         ],
+        "registers": [
+            {
+                "kind": "counter_rollover",
+                "asset": a,
+                "channel": "produced",
+                "modulus": 5,
+                "announced": False,
+                **ALWAYS,
+            },
+            {
+                "kind": "spike",
+                "asset": b,
+                "channel": "produced",
+                "ratio": 0.3,
+                "values": [4_294_967_295, -1],
+                "announced": True,
+                **WHILE,
+            },
+        ],
     }
     return {name: Run(case(*each), folder / f"{name}.beilun") for name, each in faults.items()}
 
 
-@pytest.mark.parametrize("name", ["messages", "readings"])
+@pytest.mark.parametrize("name", ["messages", "readings", "registers"])
 def test_the_truth_is_the_same_and_the_ledger_closes(name: str, runs: dict[str, Run]) -> None:
     def plant(run: Run) -> list[Any]:
         return [
@@ -330,15 +363,23 @@ def test_a_reboot_costs_no_piece(runs: dict[str, Run], names: dict[str, list[str
     assert runs["messages"].of(moved)[key] == pytest.approx(runs["calm"].of(moved)[key], abs=0.05)
 
 
-def test_a_rollover_stops_the_count_until_it_is_exceeded(
+def test_a_rollover_that_is_announced_costs_nothing(
     runs: dict[str, Run], names: dict[str, list[str]]
 ) -> None:
-    """The edge is not told of a modulus. Within one start a reading below one that is known was
-    stamped by a clock that stepped, so nothing is counted beyond the last reading before the wrap:
-    four of the pieces."""
-    name = names["casting_cell"][3]
+    """Pieces, and metres and energy that go round several times a minute; the truth is the same."""
+    for name in (names["casting_cell"][3], names["cable_line"][0]):
+        for window_ns in (MINUTE, 12 * MINUTE):
+            assert runs["messages"].of(name, window_ns) == runs["calm"].of(name, window_ns)
+
+
+def test_a_rollover_that_nobody_told_of_stops_the_count_until_it_is_exceeded(
+    runs: dict[str, Run], names: dict[str, list[str]]
+) -> None:
+    """Within one start a reading below one that is known was stamped by a clock that stepped, so
+    nothing is counted beyond the last reading before the wrap: four of the pieces."""
+    name = names["casting_cell"][0]
     key = next(key for key in runs["calm"].of(name) if key[0] == "throughput_rate")
-    spoilt, calm = runs["messages"].of(name)[key], runs["calm"].of(name)[key]
+    spoilt, calm = runs["registers"].of(name)[key], runs["calm"].of(name)[key]
     assert spoilt is not None
     assert calm is not None
     assert calm * 12 / 60 > 4
@@ -380,7 +421,14 @@ def test_a_stuck_or_blank_counter_is_made_up_for(
     assert (spoilt != calm) == (n == 0), "only the stuck one is wrong meanwhile"
 
 
-def test_a_sentinel_is_believed(runs: dict[str, Run], names: dict[str, list[str]]) -> None:
+def test_a_sentinel_that_is_announced_is_a_blank(
+    runs: dict[str, Run], names: dict[str, list[str]]
+) -> None:
+    name = names["casting_cell"][1]
+    assert counted(runs["registers"].of(name)) == counted(runs["calm"].of(name))
+
+
+def test_another_sentinel_is_believed(runs: dict[str, Run], names: dict[str, list[str]]) -> None:
     """Nobody tells the edge what a channel cannot read, so 65,534 pieces are 65,534 pieces."""
     name = names["casting_cell"][2]
     output = next(v for (kpi, _), v in runs["readings"].of(name).items() if kpi == "output")
@@ -476,7 +524,7 @@ def test_a_fault_that_finds_nothing_is_named() -> None:
 def test_vehicles_have_no_channels_and_keep_their_states() -> None:
     state = VdaState(
         ME, START + 5, "", "n", 0, (), 0, 0, False, False, "", False, False,
-        0.0, 0.0, 0.0, 0.0, 0.0, 0.9,
+        0.0, 0.0, 0.0, 0.0, 0.0, 0.9, 53.0,
     )  # fmt: skip
     spoiler = Spoiler(ME, [(0, fault("stuck", channel="*", **ALWAYS))], 1, START)
     assert [s.report for s in spoiler.spoil([state], Stretch.every(START, START + MINUTE))] == [

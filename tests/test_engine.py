@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.windows import window
 from edge import kpis
 from edge.columns import Columns
 from edge.engine import Engine
@@ -261,6 +262,29 @@ def test_what_no_stamps_can_give_is_no_delay(bin_: float, count: float) -> None:
     linked(feed, SLICE, 1, NOW + 10 * S, bin=[bin_], count=[count], hop_messages=[1])
     over(feed)
     assert value(feed, SLICE, "delay_p50") is None
+
+
+def test_a_window_that_cuts_what_is_gathered_has_no_evidence() -> None:
+    """Reports of 20 s are no evidence of 10 s, nor of 30; a line has none where one of its own has
+    none."""
+    other = ASSET._replace(name="m2")
+    grain = {"uplink_misses": 20 * S, "downlink_misses": 5 * S}
+    labels = ("10s", "20s", "30s", "1m")
+    feed = Feed(policy=Policy(10 * S, tuple(window(w, "UTC", ("00:00",)) for w in labels)))
+    for asset, gathered_ns in ((ASSET, grain), (other, {})):
+        meta = feed.meta(NOW, asset)
+        feed.say(Birth(asset, "casting_cell", NOW, MISSES, meta, gathered_ns=gathered_ns))
+        linked(feed, asset, 1, NOW + 10 * S, uplink_misses=[7], downlink_misses=[2])
+    over(feed)
+    line = ASSET._replace(name=ALL)
+    assert {key for key, row in feed.rows.items() if row.kpi == "misses_in_a_row"
+            and row.value is not None and row.window_start_ns == NOW} == {
+        *((other, "misses_in_a_row", s * S, NOW) for s in (10, 20, 30, 60)),
+        *((asset, "misses_in_a_row", s * S, NOW)
+          for asset in (ASSET, line, Asset("s", "a", ALL, ALL), Asset("s", ALL, ALL, ALL))
+          for s in (20, 60)),
+    }  # fmt: skip
+    assert feed.rows[ASSET, "misses_in_a_row", 10 * S, NOW].n == 1
 
 
 def said(**columns: list[float | None]) -> list[Message]:

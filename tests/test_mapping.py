@@ -17,12 +17,15 @@ from beilun.cli import main
 from config.errors import ConfigError, UsageError
 from config.mapping import find_mapping, mapping_names, parse_mapping, pointer_parts
 from config.units import NS_PER_S
+from edge.columns import Columns
+from edge.measures.flows import Flows
 from ingest.cells import boolean, number, time_reader
 from ingest.codecs import Unusable
 from ingest.codecs.mapped import Mapped
 from ingest.decode import Decoder
 from ingest.messages import Batch, Birth, Envelope, Reject
 from ingest.suggest import Survey, suggest
+from ingest.tabular import Tabular
 
 NOW_NS = 1_767_600_000 * NS_PER_S
 """2026-01-05T08:00:00Z."""
@@ -91,6 +94,68 @@ def sample(**changes):
 
 def rows(batch):
     return {name: column.tolist() for name, column in batch.channels.items()}
+
+
+ROLLS = LIVE.replace(
+    'role = "counter"', 'role = "counter"\nscale = 0.1\nmodulus = 6553.6\nsentinels = [-1, 65535]'
+)
+
+
+class TestRegisters:
+    def test_a_birth_tells_the_modulus_and_sentinels_are_blank(self):
+        message = envelope(
+            [sample(data={"cycle": c, "temp": 215}) for c in (65_530, -1, 4, 65_535)]
+        )
+        birth, batch = live(ROLLS).decode(message)
+        assert birth.modulus == {"cycle": 6_553.6}
+        np.testing.assert_allclose(batch.channels["cycle"], [6_553, np.nan, 0.4, np.nan])
+        measure = Flows("cycle").of(birth)
+        end_ns = int(batch.t_ns[-1])
+        state = measure.fold(Columns([batch], end_ns - NS_PER_S, end_ns))
+        assert measure.facts(state) == {"cycle": 1_000_000}
+        assert not live().decode(envelope(sample()))[0].modulus
+
+    def test_an_imported_birth_tells_it_too(self):
+        text = """
+[asset]
+site = "s"
+area = "a"
+line = "l"
+name = "m"
+kind = "k"
+[table]
+[time]
+column = "t"
+format = "epoch_s"
+[[channel]]
+name = "cycle"
+column = "c"
+unit = "1"
+role = "counter"
+modulus = 100
+sentinels = [-1]
+"""
+        table = Tabular(parse_mapping(text, "t"), ["t,c", "1767600000,99", "1767600001,-1"])
+        messages = [record for block in table for record in block.records]
+        decoded = [read.message for r in messages for read in Decoder().read(r.envelope)]
+        assert [m.modulus for m in decoded if isinstance(m, Birth)] == [{"cycle": 100.0}]
+        (batch,) = [m for m in decoded if isinstance(m, Batch)]
+        np.testing.assert_array_equal(batch.channels["cycle"], [99, np.nan])
+
+    @pytest.mark.parametrize(
+        ("line", "told"),
+        [
+            ('name = "temp_c"', "only a counter has a modulus"),
+            ('name = "state"', "only a counter has a modulus"),
+        ],
+    )
+    def test_only_a_counter_has_a_modulus(self, line, told):
+        with pytest.raises(ConfigError, match=told):
+            parse_mapping(LIVE.replace(line, f"{line}\nmodulus = 5.0"), "m")
+
+    def test_only_a_number_has_sentinels(self):
+        with pytest.raises(ConfigError, match="only a number has sentinels"):
+            parse_mapping(LIVE.replace('name = "jam"', 'name = "jam"\nsentinels = [5]'), "m")
 
 
 class TestModel:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from edge.kpi import Accuracy, Kpi, bins, median, number, quantile, ratio
+from edge.kpi import BY_SAMPLES, Accuracy, Kpi, bins, median, number, quantile, ratio
 from edge.measures import Facts
 from edge.measures.flags import Flags
 from edge.measures.runs import CounterRuns
@@ -84,18 +84,21 @@ def _flag_kpis(channel: str, what: str, clause: str) -> tuple[Kpi, ...]:
             summary=f"How often {what} began; a blank cell neither begins nor ends one.",
             formula="rising edges between known samples", clause=clause,
             measures=measures, value=_rises(channel), rolls_up=True,
+            accuracy=BY_SAMPLES,
         ),
         Kpi(
             name=f"{channel}_ratio", unit="1", better="down", kinds=_ARM, needs=(channel,),
             summary=f"Share of known samples with {what}.",
             formula="true samples / known samples", clause=clause,
             measures=measures, value=_true_ratio(channel), rolls_up=True,
+            accuracy=BY_SAMPLES,
         ),
         Kpi(
             name=f"{channel}_share", unit="1", better="down", kinds=_ARM, needs=(channel,),
             summary=f"Share of all samples that are known to have {what}: blank ones count below.",
             formula="true samples / (known + blank samples)", clause=clause,
             measures=measures, value=_true_share(channel), rolls_up=True,
+            accuracy=BY_SAMPLES,
         ),
         Kpi(
             name=f"{channel}_blank", unit="{sample}", better="down", kinds=_ARM, needs=(channel,),

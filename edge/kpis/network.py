@@ -13,6 +13,8 @@ from edge.measures.values import Values
 from ingest.bins import PER_DECADE, delay_of
 
 _DELAYS = Delays()
+_TOLD = ("bin", "count")
+"""Delays of control traffic, which come as histograms."""
 _DIRECTED = {way: Directed(way) for way in (UPLINK, DOWNLINK)}
 _BINNED = 0.005
 """Relative error of a bin."""
@@ -43,6 +45,7 @@ def _delay(name: str, share: float, words: str) -> Kpi:
         summary=f"One-way delay {words}, per message, bins of 0.5 % relative error.",
         formula=f"quantile {share} of arrival - sending", clause="3GPP TS 22.261 latency",
         measures=(_DELAYS,), value=_quantile_ms(share), rolls_up=True,
+        histograms=_TOLD,
         accuracy=Accuracy(relative=_BINNED, cut_s=None),
     )  # fmt: skip
 
@@ -191,6 +194,7 @@ KPIS = (
         "are in no delay.",
         formula="messages with arrival < sending", clause="3GPP TS 22.104 clock synchronicity",
         measures=(_DELAYS,), value=early_messages, rolls_up=True,
+        histograms=_TOLD,
     ),
     _delay("delay_p50", 0.5, "half the messages keep"),
     _delay("delay_p99", 0.99, "99 % of messages keep"),
@@ -200,6 +204,7 @@ KPIS = (
         summary="Share of messages whose one-way delay is at most 10 ms.",
         formula="messages within 10 ms / messages", clause="3GPP TS 22.104 latency",
         measures=(_DELAYS,), value=_within(), rolls_up=True, accuracy=Accuracy(cut_s=None),
+        histograms=_TOLD,
     ),
     *(kpi for way in _DIRECTED for kpi in _directed(way)),
 )  # fmt: skip

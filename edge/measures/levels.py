@@ -6,6 +6,8 @@ import numpy as np
 
 from edge.columns import Columns
 from edge.measures import Fact
+from edge.measures.counters import modulus_of
+from ingest.messages import Birth
 
 
 class Held(NamedTuple):
@@ -33,6 +35,16 @@ class Levels:
 
     closing = False
 
+    def __init__(self, modulus: int | None = None) -> None:
+        """``modulus``: where all three counters begin again at 0. Then no more pieces are there
+        than that, and fewer leave from one reading to the next."""
+        self._modulus = modulus
+
+    def of(self, birth: Birth) -> "Levels":
+        """The same for an asset that may have announced a modulus: one for all its counters."""
+        moduli = {modulus_of(birth, channel, 1) for channel in self.channels}
+        return Levels(moduli.pop() if len(moduli) == 1 else None)
+
     def zero(self) -> Held:
         return Held()
 
@@ -42,7 +54,9 @@ class Levels:
         if not len(times):
             return Held(span)
         entered, left, scrapped = (np.rint(column).astype(np.int64) for column in counters)
-        levels = entered - left - scrapped
+        levels, gone = entered - left - scrapped, np.diff(left)
+        if self._modulus is not None:
+            levels, gone = levels % self._modulus, gone % self._modulus
         spans = np.diff(np.append(times, columns.end_ns))
         piece_ns = sum(
             level * spent for level, spent in zip(levels.tolist(), spans.tolist(), strict=True)
@@ -50,7 +64,7 @@ class Levels:
         first_ns = int(times[0])
         return Held(
             span, first_ns, int(left[0]), int(levels[-1]), int(left[-1]), piece_ns,
-            int(left[-1] - left[0]), columns.end_ns - first_ns,
+            int(gone.sum()), columns.end_ns - first_ns,
         )  # fmt: skip
 
     def merge(self, a: Held, b: Held) -> Held:
@@ -66,9 +80,12 @@ class Levels:
         piece_ns, known_ns = a.piece_ns + a.level * waited_ns, a.known_ns + waited_ns
         if b.first_ns is None:
             return a._replace(span=span, piece_ns=piece_ns, known_ns=known_ns)
+        gone = b.first_left - a.left
+        if self._modulus is not None:
+            gone %= self._modulus
         return Held(
             span, a.first_ns, a.first_left, b.level, b.left, piece_ns + b.piece_ns,
-            a.departed + b.first_left - a.left + b.departed, known_ns + b.known_ns,
+            a.departed + gone + b.departed, known_ns + b.known_ns,
         )  # fmt: skip
 
     def edge(self, state: Held, t_ns: int) -> Held:

@@ -30,7 +30,7 @@ import numpy as np
 from config.units import NS_PER_S
 from edge.columns import Columns
 from edge.measures import Fact
-from edge.measures.counters import Counts, Rise, carried, filled, gather, join, risen
+from edge.measures.counters import Counts, Rise, carried, filled, gather, join, modulus_of, risen
 from ingest.messages import Birth
 
 CARRIED: Final = -(1 << 62)
@@ -94,6 +94,7 @@ class Situations:
 
     Counters count in steps of ``1 / scale``. With ``closing`` a reading of a counter at ``t``
     closes the interval that ends at ``t``, as of flow counters; components always hold from ``t``.
+    ``moduli`` says of each counter, in the same steps, where it begins again at 0.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Situations:
         watch: Watch | None = None,
         scale: int = 1,
         closing: bool = False,
+        moduli: tuple[int | None, ...] = (),
     ) -> None:
         self.name = name
         self.components = components
@@ -114,6 +116,8 @@ class Situations:
         self.watch = watch
         self.scale = scale
         self.closing = closing
+        self._moduli = moduli or (None,) * len(counters)
+        self.moduli = dict(zip(counters, self._moduli, strict=True))
         self._describe = describe
         self._unknown: Situation = (CARRIED,) * len(components)
         watched = [i for i, c in enumerate(components) if watch and c.channel == watch.channel]
@@ -122,12 +126,15 @@ class Situations:
 
     def of(self, birth: Birth) -> Self:
         """The same for an asset that announced only some channels: the others cost nothing there,
-        and are no evidence in its situations. What it tells by exception holds until the next."""
-        if birth.by_exception and any(c.hold_ns is not None for c in self.components):
+        and are no evidence in its situations. What it tells by exception holds until the next, and
+        a counter that has a modulus begins again at 0 there."""
+        moduli = tuple(modulus_of(birth, name, self.scale) for name in self.counters)
+        hasty = birth.by_exception and any(c.hold_ns is not None for c in self.components)
+        if hasty or moduli != self._moduli:
             lasting = tuple(component._replace(hold_ns=None) for component in self.components)
             same = type(self)(
-                self.name, lasting, self.counters, self._describe,
-                watch=self.watch, scale=self.scale, closing=self.closing,
+                self.name, lasting if hasty else self.components, self.counters, self._describe,
+                watch=self.watch, scale=self.scale, closing=self.closing, moduli=moduli,
             )  # fmt: skip
             return same.of(birth)
         said = birth.channels
@@ -151,6 +158,7 @@ class Situations:
             self.name, tuple(self.components[i] for i in kept),
             tuple(self.counters[i] for i in counted), describe,
             watch=self.watch, scale=self.scale, closing=self.closing,
+            moduli=tuple(moduli[i] for i in counted),
         )  # fmt: skip
 
     def zero(self) -> Spent:
@@ -207,7 +215,7 @@ class Situations:
         if columns.end_ns > since_ns:
             segments.append(Segment(since_ns, columns.end_ns, situation))
         head, time = _settle((), {}, segments)
-        counts = tuple(map(gather, readings))
+        counts = tuple(map(gather, readings, self._moduli))
         return Spent((columns.start_ns, columns.end_ns), head, time, last, counts, entries)
 
     def merge(self, a: Spent, b: Spent) -> Spent:
@@ -228,8 +236,8 @@ class Situations:
             time,
             tuple(mine if new is None else new for mine, new in zip(a.last, b.last, strict=True)),
             tuple(
-                join(mine, filled(new, lambda rise: self._fill_rise(rise, a.last)))
-                for mine, new in zip(a.counts, b.counts, strict=True)
+                join(mine, filled(new, lambda rise: self._fill_rise(rise, a.last)), modulus)
+                for mine, new, modulus in zip(a.counts, b.counts, self._moduli, strict=True)
             ),
             self._entered(a, b) if b.entries else a.entries,
         )
@@ -258,7 +266,7 @@ class Situations:
 
         def counts() -> Iterator[tuple[int, Situation, int]]:
             for counter, found in enumerate(state.counts):
-                for situation, count in risen(found):
+                for situation, count in risen(found, self._moduli[counter]):
                     yield counter, _nothing_carried(situation), count
             for situation, count in state.entries.items():
                 yield len(self.counters), _nothing_carried(situation), count

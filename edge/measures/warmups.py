@@ -2,7 +2,8 @@
 
 A *start* is any reading of STARTING: telling it again changes nothing, since nothing is made
 before it ends. The pieces counted after it are warm-up until ``PIECES`` of them are counted. A
-counter that falls (a machine anew, a clock that stepped) counts nothing with that reading.
+counter that falls (a machine anew, a clock that stepped) counts nothing with that reading, unless
+it announced where it begins again at 0.
 
     rises of (produced, scrap):   3 1 | 1 1 1 1 1 1 1 1 1 1 1 1          | = STARTING
                                   head  warm-up             no more
@@ -18,11 +19,15 @@ import numpy as np
 
 from edge.columns import Columns
 from edge.measures import Fact
-from ingest.messages import Floats
+from edge.measures.counters import modulus_of, step
+from ingest.messages import Birth, Floats
 from ingest.packml import PackML
 
 PIECES: Final = 10
 """Pieces after a start that count as warm-up."""
+
+_NUMBERED: Final = 1
+"""A start whose falls are no resets: here they count nothing in any."""
 
 Rise = tuple[int, int]
 """Pieces and scrap counted with one reading."""
@@ -54,6 +59,14 @@ class Warmups:
 
     closing = False
 
+    def __init__(self, moduli: tuple[int | None, int | None] = (None, None)) -> None:
+        """``moduli``: where the counters of pieces and of scrap begin again at 0."""
+        self._moduli = moduli
+
+    def of(self, birth: Birth) -> "Warmups":
+        """The same for an asset that may have announced moduli."""
+        return Warmups((modulus_of(birth, "produced", 1), modulus_of(birth, "scrap", 1)))
+
     def zero(self) -> Warmup:
         return Warmup()
 
@@ -69,9 +82,9 @@ class Warmups:
         if started.any():
             # A counter's reading precedes a change at the same instant.
             for cut in dict.fromkeys(times.searchsorted(told_ns[started], side="right").tolist()):
-                state = self._start(self.merge(state, _rises(readings[low:cut])))
+                state = self._start(self.merge(state, self._rises(readings[low:cut])))
                 low = cut
-        return self.merge(state, _rises(readings[low:]))
+        return self.merge(state, self._rises(readings[low:]))
 
     @staticmethod
     def _start(state: Warmup) -> Warmup:
@@ -84,7 +97,7 @@ class Warmups:
             if b.last is not None:  # an edge follows on nothing but itself
                 return b
             return self._start(a) if b.fresh else a
-        rises = _kept((_rise(a.last, b.first), *b.head))
+        rises = _kept((self._rise(a.last, b.first), *b.head))
         since = 0 if b.fresh else a.since
         a = a._replace(first=a.first or b.first, last=b.last)
         made, scrap = a.made + b.made, a.scrap + b.scrap
@@ -110,22 +123,25 @@ class Warmups:
         _, made, scrap = _walk(0, state.head) if state.fresh else (0, 0, 0)
         return {"warmup_pieces": state.made + made, "warmup_scrap": state.scrap + scrap}
 
+    def _rises(self, readings: list[Rise]) -> Warmup:
+        """A stretch without a start."""
+        if not readings:
+            return Warmup()
+        rises = [self._rise(a, b) for a, b in itertools.pairwise(readings) if a != b]
+        return Warmup(readings[0], readings[-1], head=_kept(tuple(rises)))
 
-def _rise(before: Rise, now: Rise) -> Rise:
-    return max(now[0] - before[0], 0), max(now[1] - before[1], 0)
+    def _rise(self, before: Rise, now: Rise) -> Rise:
+        made, scrap = map(_way, before, now, self._moduli)
+        return max(made, 0), max(scrap, 0)
+
+
+def _way(before: int, now: int, modulus: int | None) -> int:
+    return step(_NUMBERED, before, now, modulus)
 
 
 def _whole(values: Floats) -> list[int]:
     numbers: list[int] = np.rint(values).astype(np.int64).tolist()
     return numbers
-
-
-def _rises(readings: list[Rise]) -> Warmup:
-    """A stretch without a start."""
-    if not readings:
-        return Warmup()
-    rises = [_rise(a, b) for a, b in itertools.pairwise(readings) if a != b]
-    return Warmup(readings[0], readings[-1], head=_kept(tuple(rises)))
 
 
 def _kept(rises: tuple[Rise, ...]) -> tuple[Rise, ...]:

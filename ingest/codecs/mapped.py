@@ -76,6 +76,7 @@ class Mapped:
         birth = Birth(
             asset, self.mapping.asset.kind, int(times[0]), self.mapping.units(),
             Meta(Identity(f"{asset}#birth", 0, 0), envelope.received_ns, resolution="derived"),
+            modulus=self.mapping.moduli(),
         )  # fmt: skip
         meta = meta_of(None, envelope, str(asset))
         if self._time is None:  # a value told twice is two samples, not one told again

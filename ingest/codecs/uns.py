@@ -17,6 +17,8 @@ C = TypeVar("C")
 MAX_SAMPLES = 20_000
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Cell = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+Turn = Annotated[float, msgspec.Meta(gt=0, le=LARGEST)]
+Stretch = Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]
 EXACT = 1 << 53
 """Whole numbers up to here are exact in a float64."""
 Exact = Annotated[float, msgspec.Meta(ge=-EXACT, le=EXACT)]
@@ -38,6 +40,9 @@ class _Birth(msgspec.Struct):
     ch: dict[str, str]
     limits: dict[str, tuple[Cell, Cell]] = {}
     by_exception: bool = False
+    modulus: dict[str, Turn] = {}
+    sentinels: dict[str, list[Cell]] = {}
+    gathered_ns: dict[str, Stretch] = {}
     x_beilun: Stamps | None = None
 
 
@@ -76,10 +81,15 @@ class Uns:
         if stream == "birth":
             birth = _read(_birth, envelope.payload)
             check_times(birth.t_ns, birth.t_ns)
-            _check_limits(birth)
+            _check_announced(birth)
             meta = meta_of(birth.x_beilun, envelope, str(asset))
-            said = (birth.kind, birth.t_ns, birth.ch, meta, birth.limits, birth.by_exception)
-            return (Birth(asset, *said),)
+            sentinels = {name: tuple(values) for name, values in birth.sentinels.items()}
+            return (
+                Birth(
+                    asset, birth.kind, birth.t_ns, birth.ch, meta, birth.limits,
+                    birth.by_exception, birth.modulus, sentinels, birth.gathered_ns,
+                ),
+            )  # fmt: skip
         if stream not in topics.STREAMS:
             raise Unusable("unknown_topic", f"no stream {stream!r}")
         data = _read(_data if stream != "link" else _link, envelope.payload)
@@ -123,10 +133,17 @@ def _batch(data: _Data[float], asset: Asset, stream: str, envelope: Envelope) ->
     return Batch(asset, stream, times, channels, meta_of(data.x_beilun, envelope, str(asset)))
 
 
-def _check_limits(birth: _Birth) -> None:
+def _check_announced(birth: _Birth) -> None:
+    told = (
+        ("limits", birth.limits), ("modulus", birth.modulus), ("sentinels", birth.sentinels),
+        ("gathered_ns", birth.gathered_ns),
+    )  # fmt: skip
+    for what, by_channel in told:
+        if unknown := by_channel.keys() - birth.ch.keys():
+            raise Unusable(
+                "bad_shape", f"{what} of {min(unknown)!r}, which is not among the channels"
+            )
     for name, (low, high) in birth.limits.items():
-        if name not in birth.ch:
-            raise Unusable("bad_shape", f"limits of {name!r}, which is not among the channels")
         if not low < high:
             raise Unusable("bad_shape", f"limits of {name!r}: {low:g} is not below {high:g}")
 
