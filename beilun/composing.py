@@ -1,14 +1,16 @@
 """What the verbs share: settings and scenario to policy, header, broker address and signals."""
 
 import asyncio
+import contextlib
 import json
 import platform
 import secrets
 import signal
-from collections.abc import Mapping
+from collections.abc import Coroutine, Generator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, TypeVar
 
 from config.errors import RecordingError, UsageError
 from config.scenario import (
@@ -27,6 +29,8 @@ from edge import kpis
 from edge.policy import Policy
 from ingest.broker import BrokerAddress
 from ingest.recording import Recording
+
+T = TypeVar("T")
 
 
 def scenario_of(
@@ -147,8 +151,45 @@ def _aside(path: Path) -> Path:
     return path.with_name(path.name + ".old")
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """``asyncio.run`` that lets its tasks end in peace: whoever interrupts while it clears up after
+    itself interrupts afterwards, and who does so twice interrupts at once."""
+    runner = asyncio.Runner()
+    try:
+        return runner.run(main)
+    finally:
+        for number in _SIGNALS:
+            runner.get_loop().remove_signal_handler(number)
+        with _interrupts_later():
+            runner.close()
+
+
+@contextlib.contextmanager
+def _interrupts_later() -> Generator[None]:
+    """The first signal interrupts at the end of this, the second at once."""
+    told: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        del frame
+        told.append(number)
+        if len(told) > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, hear) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if told:
+        raise KeyboardInterrupt
+
+
 class Stop:
-    """The first SIGINT or SIGTERM sets ``event``, the second interrupts at once."""
+    """The first SIGINT or SIGTERM sets ``event``, the second interrupts what ``run_loop`` runs."""
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
@@ -157,7 +198,7 @@ class Stop:
     def listen(self) -> None:
         """Begin to listen, on the running loop."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
 
     def _on_signal(self, number: signal.Signals) -> None:

@@ -1,11 +1,13 @@
 """A scenario from factory to KPI rows in one process, with no broker between."""
 
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from beilun.composing import edge_header, policy_of, scenario_header
 from config.scenario import Scenario
+from config.units import NS_PER_DAY
 from edge.pipeline import Ending, Pipeline
 from edge.store import RowStore
 from ingest.decode import Decoder
@@ -59,11 +61,19 @@ def make_factory(scenario: Scenario, run: str, *, trace: bool = False) -> "Facto
         scenario.start,
         scenario.length,
         interval_ns=scenario.interval_ns,
-        pane_ns=scenario.edge.pane_ns,
+        pane_ns=_told_ns(scenario),
         cells=link.cell_names,
         faults=spoilt,
         trace=trace,
     )
+
+
+def _told_ns(scenario: Scenario) -> int:
+    """How often the edge is told how far each connection is, and what the network carried: every
+    pane of the edge or, of events only, as often as a window may begin or end."""
+    if scenario.interval_ns is not None:
+        return scenario.edge.pane_ns
+    return gcd(NS_PER_DAY // 2, *(kind.grain_ns for kind in scenario.edge.kinds))
 
 
 def run_offline(scenario: Scenario, path: Path) -> Outcome:

@@ -255,7 +255,8 @@ class Scenario(BaseModel):
     edge: EdgeSettings = EdgeSettings()
     """How the edge cuts time."""
     fault: Annotated[tuple[Fault, ...], Field(strict=False)] = ()
-    """What goes wrong with the network, and when; `beilun faults` describes them."""
+    """What goes wrong with the network and with what devices send, and when; `beilun faults`
+    describes them."""
     campus: Campus | None = None
     """What may leave the campus; without this table nothing is counted and nothing withheld."""
     change: Annotated[tuple[Change, ...], Field(strict=False)] = ()

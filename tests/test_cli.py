@@ -1,5 +1,6 @@
 """The front: help, errors, exit codes; and the verbs that look things up."""
 
+import asyncio
 import json
 import os
 import re
@@ -10,16 +11,19 @@ import subprocess
 import sys
 import time
 import types
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from beilun import cli, console
+from beilun import cli, composing, console
 from beilun.cli import main
 from beilun.commands import watch
+from config.claims import load_claims
 from config.errors import UnreachableError
+from config.scenario import find_scenario
 from config.units import NS_PER_S
 from edge.rows import Row
 from edge.store import RowStore
@@ -139,6 +143,58 @@ class TestExitCodes:
         assert main(["run"]) == 130
         assert capsys.readouterr().err == "exit 130: interrupted\n"
 
+    @pytest.mark.filterwarnings("always")
+    def test_an_interrupt_while_a_loop_clears_up_waits_for_that(self):
+        done = list[str]()
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            last_thing = loop.shutdown_asyncgens
+
+            def again():
+                coroutine = last_thing()
+                signal.raise_signal(signal.SIGINT)  # before it was ever awaited
+                return coroutine
+
+            loop.shutdown_asyncgens = again
+            signal.raise_signal(signal.SIGINT)  # nobody listens yet: it cancels this
+            try:
+                await asyncio.Event().wait()
+            finally:
+                done.append("drained")
+
+        with warnings.catch_warnings(record=True) as warned, pytest.raises(KeyboardInterrupt):
+            composing.run_loop(main())
+        assert done == ["drained"]
+        assert [str(w.message) for w in warned] == []
+
+    def test_a_second_interrupt_ends_what_runs_and_a_third_what_clears_up(self):
+        async def main() -> None:
+            stop = composing.Stop()
+            stop.listen()
+            stubborn = asyncio.create_task(stays())
+            signal.raise_signal(signal.SIGINT)
+            await stop.event.wait()
+            signal.raise_signal(signal.SIGINT)
+            await stubborn
+
+        cleared = list[str]()
+
+        async def stays() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                signal.raise_signal(signal.SIGINT)
+                cleared.append("one more")
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+                cleared.append("at once")
+
+        with pytest.raises(KeyboardInterrupt):
+            composing.run_loop(main())
+        assert cleared == ["one more", "at once"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
     def test_a_bug_is_70_and_its_log_holds_the_traceback_and_no_password(self, monkeypatch, capsys):
         def broken(broker: str) -> None:
             raise ZeroDivisionError(len(broker))
@@ -227,6 +283,23 @@ class TestNouns:
             assert item["name"] in capsys.readouterr().out
         assert main([noun]) == 0
         assert len(capsys.readouterr().out.splitlines()) == len(listed) + 1
+
+    def test_a_scenario_tells_what_it_changes_why_and_what_is_claimed_of_it(self, capsys):
+        assert main(["scenarios", "ikd-after"]) == 0
+        shown = capsys.readouterr().out
+        assert re.search(r"^base +ikd-before$", shown, re.MULTILINE)
+        scenario = find_scenario("ikd-after")
+        for change in scenario.change:
+            line = next(x for x in shown.splitlines() if x.startswith(change.name))
+            assert change.why in line
+            assert all(path in line for path in change.set)
+        headlines = load_claims().of("ikd-after")
+        assert all(claim.text in shown and claim.source in shown for claim in headlines.claim)
+        assert re.search(r"wip@flow, over ikd-before +-51% to -41% ", shown)
+        assert main(["scenarios", "ikd-before"]) == 0
+        assert "ikd-after: wip@flow, over ikd-before" in capsys.readouterr().out
+        assert main(["scenarios", "link-faults"]) == 0
+        assert "broker_restart, after 35m, length 15s" in capsys.readouterr().out
 
     def test_a_device_is_described_with_units_and_defaults(self, capsys):
         assert main(["devices", "casting_cell"]) == 0

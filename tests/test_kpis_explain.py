@@ -223,11 +223,14 @@ CHANNELS = ("state", "planned", "order", "pri_s", "produced", "scrap", "energy_k
 
 
 class Life:
-    """What one machine says in four minutes: each channel when it likes, some of it late."""
+    """What one machine says in four minutes: each channel when it likes, some of it late, and
+    with ``modulus`` its counters begin again at 0 there."""
 
-    def __init__(self, dice: random.Random) -> None:
+    def __init__(self, dice: random.Random, modulus: int | None = None) -> None:
         self.records: list[Record] = []
-        self._add(Birth(MACHINE, "casting_cell", T0, dict.fromkeys(CHANNELS, "1"), self._meta(T0)))
+        moduli = {} if modulus is None else dict.fromkeys(("produced", "energy_kwh"), modulus)
+        units = dict.fromkeys(CHANNELS, "1")
+        self._add(Birth(MACHINE, "casting_cell", T0, units, self._meta(T0), modulus=moduli))
         totals = dict.fromkeys(("produced", "scrap", "energy_kwh"), 0.0)
         for _ in range(dice.randrange(2, 60)):
             t_ns = T0 + dice.choice((dice.randrange(LENGTH), dice.randrange(24) * 10 * S))
@@ -237,6 +240,8 @@ class Life:
                 if name in totals:
                     totals[name] = (t_ns - T0) // (7 * S) if name != "scrap" else t_ns // S % 3
                     channels[name] = totals[name]
+                    if name in moduli:  # never half a turn from one reading to the next
+                        channels[name] = (60 + totals[name]) % moduli[name]
                 else:
                     values = {"state": (6, 6, 11, 4), "planned": (1, 1, 0), "order": (0, 1, 2),
                               "pri_s": (1.5, 2.0), "mode": (1, 4, np.nan)}  # fmt: skip
@@ -278,11 +283,13 @@ class Life:
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.integers(0, 2**32))
-@example(437)
-def test_what_is_kept_is_all_there_is_to_a_row(seed: int) -> None:
+@given(st.integers(0, 2**32), st.sampled_from([None, 70]))
+@example(437, None)
+@example(617052318, None)
+@example(437, 70)
+def test_what_is_kept_is_all_there_is_to_a_row(seed: int, modulus: int | None) -> None:
     dice = random.Random(seed)
-    life = Life(dice)
+    life = Life(dice, modulus)
     rows = life.rows()
     own = [row for row in rows.values() if row.asset == MACHINE]
     grid = {place_of(r).span for kind in WINDOWS[:2] for r in rows_in(own, kind)}
@@ -304,6 +311,23 @@ def test_what_is_kept_is_all_there_is_to_a_row(seed: int) -> None:
         # Silence everybody who is not listed, and the value stays.
         alone = life.rows({one.identity for one in said[place]})
         assert alone[place].value == rows[place].value, place
+
+
+def test_what_was_announced_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fault = {"after": "0s", "length": "1h", "asset": "dcm01", "channel": "produced"}
+    faults = [
+        {"kind": "counter_rollover", "modulus": 5, **fault},
+        {"kind": "spike", "ratio": 0.1, "values": [65_534, -1], "announced": True, **fault},
+    ]
+    path = tmp_path / "r.beilun"
+    run_offline(find_scenario("quickstart", changes={"length": "1m", "fault": faults}), path)
+    words = ["kpis", "explain", "output", "--asset", "dcm01", "--window", "1m", str(path)]
+    assert main(words) == 0
+    told = capsys.readouterr().out.splitlines()
+    at = told.index("announced   produced begins again at 0 at 5")
+    assert told[at + 1] == "            produced of -1, 65534 is no measurement"
+    assert main([*words, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["announced"]) == 2
 
 
 def test_an_order_is_explained_to_the_nanosecond() -> None:

@@ -1,14 +1,17 @@
 """PASS, FAIL, and the exit code."""
 
 import json
+from collections import Counter
 from xml.etree import ElementTree
 
 import pytest
 
-from beilun import verdict
+from beilun import report, verdict
 from config.errors import Exit
 from config.scenario import Expect
 from config.units import NS_PER_S
+from edge.gate import Ledger
+from edge.pipeline import Account
 from edge.policy import Policy
 from edge.rows import Row
 from ingest.messages import Asset
@@ -124,3 +127,19 @@ def test_a_report_is_written_whole(tmp_path, capsys):
     verdict.write(tmp_path / "deep" / "out.xml", "text")
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out.xml"]
     assert "out.xml" in capsys.readouterr().err
+
+
+def test_the_ledger_tells_what_was_reordered_and_rebooted_if_anything_was():
+    def lines(**beside):
+        ledger = Ledger(received=5, duplicate=1, on_time=4, **beside)
+        return report.ledger_lines(Account(None, Counter(), 0, Counter(), ledger))
+
+    calm = [
+        "received 5 = accepted 4 + duplicate 1 + rejected 0",
+        "accepted 4 = on time 4 + late 0 + too late 0",
+        "the sums close",
+    ]
+    assert lines() == calm
+    assert lines(rebooted=2) == [*calm[:2], "rebooted 2", calm[2]]
+    assert lines(reordered=1_234) == [*calm[:2], "reordered 1,234", calm[2]]
+    assert lines(reordered=3, rebooted=2) == [*calm[:2], "reordered 3, rebooted 2", calm[2]]

@@ -1,6 +1,5 @@
 """``beilun edge``: telemetry from a broker to KPI rows in a recording."""
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from beilun.composing import (
     edge_header,
     new_run,
     policy_of,
+    run_loop,
     scenario_of,
     versions,
 )
@@ -129,7 +129,7 @@ def command(
                 return None if heard is None else heard.conclude(store), feed
 
         console.note(f"listening to {address_of(effective.broker)}. Ctrl-C stops and reports.")
-        ending, feed = asyncio.run(main())
+        ending, feed = run_loop(main())
         pipeline = serving.pipeline
         if pipeline is None or ending is None:
             console.note("nothing was heard")

@@ -5,10 +5,10 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Annotated, NamedTuple, TextIO
 
@@ -355,6 +355,8 @@ def _show(found: Found, every: Mapping[str, Kpi], file: Path) -> None:
     if evidence.parts and covered_ns < span.length_ns:
         console.out(f"{'covered':12}{_clock(covered_ns)} of {_clock(span.length_ns)}:"
                     " the asset came later, or the recording ends sooner")  # fmt: skip
+    for head, words in zip(chain(("announced",), repeat("")), _announced(evidence), strict=False):
+        console.out(f"{head:12}{words}")
     console.out("")
     _show_formula(evidence, every)
     if evidence.members:
@@ -363,6 +365,18 @@ def _show(found: Found, every: Mapping[str, Kpi], file: Path) -> None:
         _show_facts(evidence)
         for name, line in evidences.time_lines(evidence).items():
             _show_line(name, line, span)
+
+
+def _announced(evidence: Evidence) -> Iterator[str]:
+    """What the asset said beforehand of how to read the channels that went into a row."""
+    birth, inputs = evidence.birth, evidence.kpi.inputs
+    if birth is None:
+        return
+    for channel in inputs:
+        if channel in birth.modulus:
+            yield f"{channel} begins again at 0 at {birth.modulus[channel]:.10g}"
+        if sentinels := birth.sentinels.get(channel):
+            yield f"{channel} of {', '.join(f'{v:.10g}' for v in sentinels)} is no measurement"
 
 
 def _error(value: float | None, truth: float | None) -> str:
@@ -726,6 +740,7 @@ def _as_json(
         "truth": found.truth if found.has_truth else None,
         "error": (row.value or 0.0) - (found.truth or 0.0) if both_known else None,
         "formula": evidence.kpi.formula, "clause": evidence.kpi.clause,
+        "announced": list(_announced(evidence)),
         "terms": {w: {"value": float(q.value), "unit": q.unit} for w, q in used.items()},
         "facts": _plain(evidence.facts),
         "members": [

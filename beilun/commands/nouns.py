@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from config.campus import Campus
+    from config.claims import Claims
     from config.scenario import EdgeSettings
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Describe this one.", show_default=False)]
@@ -64,7 +65,8 @@ def devices(name: Name = "", as_json: Json = False) -> None:
 
 
 def faults(name: Name = "", as_json: Json = False) -> None:
-    """List what can go wrong with a network, or describe one fault with its settings."""
+    """List what can go wrong with a network and with what devices send, or describe one fault with
+    its settings."""
     from config.faults import FAULTS
     from config.tomlfile import unit_of
 
@@ -89,16 +91,20 @@ def faults(name: Name = "", as_json: Json = False) -> None:
 
 
 def scenarios(name: Name = "", as_json: Json = False) -> None:
-    """List the shipped scenarios, or describe one with all its settings."""
+    """List the shipped scenarios, or describe one: its settings, what it changes and why, what goes
+    wrong in it, and what is claimed of it."""
+    from config.claims import load_claims
     from config.scenario import find_scenario, scenario_names
     from config.units import format_duration, format_time
 
+    claims = load_claims()
     found: dict[str, dict[str, Any]] = {}
     for each in [name] if name in scenario_names() else scenario_names():
         scenario = find_scenario(each)
         found[each] = {
             "name": scenario.name,
             "summary": scenario.summary,
+            "base": scenario.base or None,
             "plant": scenario.plant,
             "network": scenario.network,
             "seed": scenario.seed,
@@ -109,9 +115,32 @@ def scenarios(name: Name = "", as_json: Json = False) -> None:
             "fault": [told(fault) for fault in scenario.fault],
             "expect": [str(expect) for expect in scenario.expect],
             "tolerance": [f"{kpi} {told(wide)}" for kpi, wide in scenario.tolerance.items()],
+            "changes": [
+                {
+                    "change": change.name,
+                    "why": change.why,
+                    "set": "; ".join(f"{path} = {value}" for path, value in change.set.items()),
+                }
+                for change in scenario.change
+            ],
+            "claims": list(_claimed(claims, each)),
         }
     _answer("scenario", found, name, ("name", "plant", "network", "length", "summary"),
             as_json=as_json)  # fmt: skip
+
+
+def _claimed(claims: "Claims", name: str) -> Iterator[dict[str, str]]:
+    """What a scenario must come out at, and what is compared with it."""
+    for headlines in claims.headline:
+        for claim in headlines.claim:
+            if name not in (headlines.scenario, claim.against):
+                continue
+            band = "any" if claim.reported else "within the effect of the edges of time"
+            if claim.band is not None:
+                low, high = claim.band
+                band = f"{low:+.0%} to {high:+.0%}" if claim.against else f"{low:g} to {high:g}"
+            of = "" if headlines.scenario == name else f"{headlines.scenario}: "
+            yield {"claim": f"{of}{claim.text}", "band": band, "source": claim.source}
 
 
 def _edge(edge: "EdgeSettings") -> dict[str, str]:

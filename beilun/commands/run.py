@@ -20,6 +20,7 @@ from beilun.composing import (
     fresh,
     new_run,
     policy_of,
+    run_loop,
     scenario_header,
     scenario_of,
     settle,
@@ -134,7 +135,7 @@ def command(
                 )
                 return pipeline, pipeline.conclude(rows_here), feed, stopped
 
-        pipeline, ending, feed, stopped = asyncio.run(main())
+        pipeline, ending, feed, stopped = run_loop(main())
         verdicts = verdict.judge(
             chosen.expect, ending.rows, policy.windows, ran_ns=pipeline.engine.covered_ns
         )
@@ -274,8 +275,10 @@ async def _live(
             said = await words
         if own.exists():
             recording.attach(own)
-        elif stop.signal is None:
-            raise _failure(factory.returncode, said)
+        code = factory.returncode
+        # 1 is a verdict on its own half; whatever else there is must not pass for a whole run.
+        if stop.signal is None and (not own.exists() or code not in (Exit.OK, Exit.FAILED)):
+            raise _failure(code, said)
     if stop.signal is None:
         return None
     return Exit.INTERRUPTED if stop.interrupted else Exit.OK

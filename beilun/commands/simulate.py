@@ -1,6 +1,5 @@
 """``beilun simulate``: a factory's telemetry to a broker."""
 
-import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from beilun import campus, console, verdict
-from beilun.composing import Stop, address_of, new_run, scenario_header, scenario_of
+from beilun.composing import (
+    Stop,
+    address_of,
+    new_run,
+    run_loop,
+    scenario_header,
+    scenario_of,
+)
 from beilun.offline import make_factory
 from config import settings as layers
 from config.errors import Exit, UsageError
@@ -57,7 +63,7 @@ def command(
     address = address_of(effective.broker)
     speed_up = None if pace == "max" else pace
     with guarding(chosen.campus) as boundary:
-        return asyncio.run(_simulate(chosen, name, path, address, speed_up, boundary, trace=trace))
+        return run_loop(_simulate(chosen, name, path, address, speed_up, boundary, trace=trace))
 
 
 async def _simulate(
