@@ -19,11 +19,13 @@ from config.scenario import find_scenario
 from config.units import NS_PER_DAY, NS_PER_MS, NS_PER_S, parse_time
 from config.windows import Every, Sliding
 from config.windows import Order as ByOrder
+from edge import kpis
 from ingest.messages import Asset, TruthRow
 from ingest.packml import PackML
 from ingest.recording import unpacked
 from simulator.device import Steps
 from simulator.devices.casting_cell import CastingCell
+from simulator.devices.robot_arm import RobotArm
 from simulator.factory import Factory, Made
 from simulator.link.link import Link
 from simulator.link.profile import load_profile
@@ -165,6 +167,9 @@ def test_every_asset_kpi_and_window_has_one_row(rows: list[TruthRow]) -> None:
         "mttr", "mttr_iso", "corrective_maintenance_ratio", "throughput_rate", "allocation_ratio",
         "production_process_ratio", "scrap_ratio", "rework_ratio", "first_pass_yield",
         "actual_to_planned_scrap", "warm_up_scrap_ratio", "shot_cycle_time",
+        "protective_stops", "grip_lost_events",
+        *(f"{flag}_{what}" for flag in ("protective_stop", "grip_lost")
+          for what in ("ratio", "share", "blank")),
         "arm_cycle_time", "line_speed", "running_speed", "good_length", "energy_per_metre",
         "co2_per_metre", "spark_faults_per_km", "eccentricity_mean", "eccentricity_p95",
         "agv_utilisation", "agv_mission_time", "agv_empty_ratio", "agv_waiting_ratio",
@@ -258,6 +263,36 @@ def test_availability_by_walking_through_the_log(
             assert value(rows, unit.asset.name, "availability", HOUR, low) == pytest.approx(
                 share, rel=1e-12
             )
+
+
+def test_troubles_of_an_arm_by_walking_through_its_logs(
+    run: tuple[Factory, list[Made]], rows: list[TruthRow]
+) -> None:
+    halted = (PackML.HOLDING, PackML.HELD, PackML.UNHOLDING)
+    seen = [0, 0]
+    for unit in run[0].floor.units:
+        if not isinstance(unit, RobotArm):
+            continue
+        name = unit.asset.name
+        for hour in range(8):
+            low, high = START + hour * HOUR, START + (hour + 1) * HOUR
+            for place, (log, on, trouble, events) in enumerate((
+                (unit.state, halted, "protective_stop", "protective_stops"),
+                (unit.grip_lost, (1,), "grip_lost", "grip_lost_events"),
+            )):  # fmt: skip
+                began = spent = 0
+                before = False
+                for start, end, now in zip(log.t, [*log.t[1:], START + SHIFT], log.v, strict=True):
+                    began += now in on and not before and low <= start < high
+                    spent += max(0, min(end, high) - max(start, low)) * (now in on)
+                    before = now in on
+                seen[place] += began
+                assert value(rows, name, events, HOUR, low) == began
+                for share in ("ratio", "share"):
+                    found = value(rows, name, f"{trouble}_{share}", HOUR, low)
+                    assert found == pytest.approx(spent / HOUR, rel=1e-12)
+                assert value(rows, name, f"{trouble}_blank", HOUR, low) == 0
+    assert min(seen) > 0
 
 
 def test_littles_law_by_the_pieces_themselves(
@@ -546,6 +581,68 @@ def test_a_share_is_the_same_however_many_windows_ask_for_it(
     for (a, b), got in zip(spans, found.tolist(), strict=True):
         if a < b:
             assert got == sorted(values[a:b])[ceil(Fraction(share * (b - a), 1_000)) - 1]
+
+
+def test_windows_shorter_than_a_report_of_the_network_have_no_evidence(tmp_path: Path) -> None:
+    """What is told of ten seconds at once says nothing of one of them; what is told of a second
+    does. Nothing is wrong in any window."""
+    text = """\
+plant = "quickstart"
+seed = 7
+length = "90s"
+[edge]
+windows = ["1s", "5s", "20s"]
+"""
+    (tmp_path / "short.toml").write_text(text)
+    outcome = run_offline(find_scenario(tmp_path / "short.toml"), tmp_path / "a.beilun")
+    mine = {(str(r.asset), r.kpi, r.window_start_ns, r.window_length_ns): r.value
+            for r in outcome.ending.rows}  # fmt: skip
+    known = kpis.load()
+    told: defaultdict[tuple[str, int], int] = defaultdict(int)
+    for asset, kpi, start_ns, length_ns, true in outcome.truth:
+        got = mine[asset, kpi, start_ns, length_ns]
+        if got is None or true is None:
+            assert got is None, (asset, kpi, start_ns)
+            continue
+        bound = known[kpi].accuracy.within(true)
+        assert bound is None or got == pytest.approx(true, rel=1e-9, abs=bound + 1e-9), kpi
+        told["network" if "/network/" in asset else kpi, length_ns // NS_PER_S] += 1
+    for seconds in (1, 5):
+        assert not told["misses_in_a_row", seconds]
+        assert told["delay_p99", seconds]
+    assert told["misses_in_a_row", 20]
+    network = {
+        kpi for (asset, kpi, *_), v in mine.items() if "/network/" in asset and v is not None
+    }
+    assert {"messages", "radio_delay", "uplink_delay_p99"} <= network
+    short = {kpi for (asset, kpi, _, ns), v in mine.items()
+             if "/network/" in asset and v is not None and ns < 10 * NS_PER_S}  # fmt: skip
+    assert short <= {"clock_skew"}
+
+
+def test_how_many_in_a_row_are_late_is_unknown_where_heartbeats_are_drawn(tmp_path: Path) -> None:
+    text = """\
+plant = "quickstart"
+seed = 7
+length = "2m"
+[edge]
+windows = ["1m"]
+[[change]]
+name = "heartbeats-drawn"
+why = "to see what is not known then"
+set = { heartbeats = "drawn" }
+"""
+    (tmp_path / "drawn.toml").write_text(text)
+    outcome = run_offline(find_scenario(tmp_path / "drawn.toml"), tmp_path / "a.beilun")
+    misses = [row.value for row in outcome.ending.rows if row.kpi == "misses_in_a_row"]
+    assert misses
+    assert set(misses) == {None}
+    assert not [
+        row for row in outcome.truth if row.kpi == "misses_in_a_row" and row.value is not None
+    ]
+    served = [row.value for row in outcome.ending.rows if row.kpi == "service_availability"]
+    assert served
+    assert None not in served
 
 
 def test_sliding_windows_are_those_of_the_grid_where_they_coincide(

@@ -27,6 +27,7 @@ from simulator.devices.casting_cell import CastingCell
 from simulator.devices.robot_arm import RobotArm
 from simulator.devices.work_unit import WorkUnit
 from simulator.network import Monitor
+from simulator.plant.control import CalmLane
 from simulator.plant.floor import Floor
 from simulator.truth import agv, cable, material, network, units
 from simulator.truth.evidence import Evidence, Family, Named, Values
@@ -48,7 +49,9 @@ class _Case:
     def families(self, asset: Asset, w: Windows) -> list[Family]:
         """All there is to know of one asset that is no part of the network."""
         floor, run = self.floor, self.run
-        found = network.delays(self.monitor.posted(asset), w)
+        controls = [c for c in floor.controls if c.asset == asset]
+        drawn = any(isinstance(lane, CalmLane) for c in controls for lane in (c.up, c.down))
+        found = network.delays(self.monitor.posted(asset), w, drawn=drawn)
         for device in (d for d in floor.devices if d.asset == asset):
             match device:
                 case CastingCell():
@@ -63,7 +66,7 @@ class _Case:
                     found += agv.vehicle(run, device, w)
                 case _:
                     pass  # a kind of somebody else's: no standard says what is true of it
-        for control in (c for c in floor.controls if c.asset == asset):
+        for control in controls:
             found += network.service(run, control, w)
         if floor.has_flow and floor.flow.asset == asset:
             found += material.material(run, floor.flow, w)

@@ -57,9 +57,10 @@ def line(run: Run, unit: CableLine, w: Windows) -> list[Family]:
         np.concatenate([np.empty(0, dtype=np.int64), *c])
         for c in (zip(*unit.gauged, strict=True) if unit.gauged else ((), (), ()))
     )
+    walls = slice(None) if unit.spec.wall_mm else slice(0)  # where there is one to be measured
     return [
         Family(sums, _of_a_line),
         Family(sums, _of_cable, pooled=True),
-        Family(Readings(w, times, eccentricity), _of_walls, pooled=True),
+        Family(Readings(w, times[walls], eccentricity[walls]), _of_walls, pooled=True),
         Spread("diameter", w, times, diameter).family(unit.limits["diameter_mm"], 100),
     ]

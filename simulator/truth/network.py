@@ -80,13 +80,14 @@ def service(run: Run, control: Control, w: Windows) -> list[Family]:
     return [Family(sums, _of_service, pooled=True)]
 
 
-def delays(posted: Posted, w: Windows) -> list[Family]:
-    """Of an asset's own messages by their sending, and of its control traffic by arrival."""
+def delays(posted: Posted, w: Windows, *, drawn: bool = False) -> list[Family]:
+    """Of an asset's own messages by their sending, and of its control traffic by arrival. Where its
+    heartbeats are ``drawn`` nobody knows how many messages in a row were late."""
     own = [Readings(w, posted.sent_ns, posted.arrival_ns - posted.sent_ns)]
     own += [Readings(w, arrival_ns, delay_ns) for arrival_ns, delay_ns in posted.control]
     whole = Readings.pooled(own)
     found = [Family(whole, _of_delays, pooled=True), *_clock(posted, whole.n, w)]
-    if posted.control:
+    if posted.control and not drawn:
         misses = [_misses(arrival_ns, delay_ns, w) for arrival_ns, delay_ns in posted.control]
         found.append(Family(Peaks.pooled(misses), _of_misses, pooled=True))
     return found

@@ -1,7 +1,8 @@
 """Truth of machines: how their time was used, and what they made of it.
 
-Time is that of ISO 22400-2, told apart by state, mode, maintenance, order and plan. What has no
-truth here is what nothing but readings can tell: the current of a joint, and flags by the sample.
+Time is that of ISO 22400-2, told apart by state, mode, maintenance, order and plan. A protective
+stop and a lost grip are true as long as they last and as often as they begin, read or not. What has
+no truth here is what nothing but readings can tell: the current of a joint.
 """
 
 from collections.abc import Mapping
@@ -29,6 +30,8 @@ _BROKEN = (PackML.HOLDING, PackML.HELD, PackML.UNHOLDING, PackML.ABORTING, PackM
            PackML.CLEARING)  # fmt: skip
 """Stopped for a cause of its own."""
 _PREPARING = (PackML.RESETTING, PackML.STARTING, PackML.COMPLETING)
+_HALTED = (PackML.HOLDING, PackML.HELD, PackML.UNHOLDING)
+"""An arm in a protective stop."""
 _AT_REST = (PackML.IDLE, PackML.STOPPED, PackML.COMPLETE)
 
 
@@ -101,6 +104,17 @@ def _of_cycles(s: Sums) -> Values:
     yield "arm_cycle_time", s.ratios("took_ms", "made", Fraction(1, 1_000))
 
 
+def _of_troubles(s: Sums) -> Values:
+    yield "protective_stops", where(s["time"], s["stops"])
+    yield "grip_lost_events", where(s["time"], s["slips"])
+    for trouble, spent in (("protective_stop", "stopped"), ("grip_lost", "slipped")):
+        shares = s.ratios(spent, "time")
+        yield f"{trouble}_ratio", shares
+        yield f"{trouble}_share", shares
+        # a machine is never in doubt about itself
+        yield f"{trouble}_blank", where(s["time"], [0] * len(shares))
+
+
 def _per_piece(s: Sums) -> Values:
     yield "energy_per_unit", s.ratios("energy", "made", Fraction(1, KWH))
     yield "co2_per_unit", s.ratios("co2", "made", Fraction(1, KWH))
@@ -166,7 +180,25 @@ def arm(run: Run, unit: RobotArm, w: Windows) -> list[Family]:
         "run": _planned_run(unit, unit.produced, run.end_ns, w),
         "took_ms": w.totals(ends, np.array(unit.cycles.cycle_ms, dtype=np.int64)),
     })  # fmt: skip
-    return [Family(sums, _of_an_arm), Family(sums, _of_cycles, pooled=True)]
+    return [
+        Family(sums, _of_an_arm), Family(sums, _of_cycles, pooled=True),
+        Family(_troubles(run, unit, w), _of_troubles, pooled=True),
+    ]  # fmt: skip
+
+
+def _troubles(run: Run, unit: RobotArm, w: Windows) -> Sums:
+    """How often an arm came into a protective stop or lost its grip, and how long that lasted."""
+    columns: dict[str, list[Number]] = {"time": [*w.lengths]}
+    halts = entries(unit.state, run.end_ns)
+    losses = entries(unit.grip_lost, run.end_ns)
+    for began, lasted, t_ns, on in (
+        ("stops", "stopped", halts.t_ns, np.isin(halts.values, _HALTED)),
+        ("slips", "slipped", losses.t_ns, losses.values > 0),
+    ):
+        begins = t_ns[1:][on[1:] & ~on[:-1]]
+        columns[began] = [*w.totals(begins, np.ones_like(begins))]
+        columns[lasted] = [*w.spent(Integral(t_ns, on.astype(np.int64), run.end_ns))]
+    return Sums(columns)
 
 
 def use(run: Run, unit: Unit, w: Windows) -> dict[str, list[Number]]:
