@@ -18,6 +18,7 @@ reading is the whole number of grid cells.
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +30,9 @@ from simulator.device import KWH_NJ, Ints, Meter, Stretch
 from simulator.lags import lagged
 
 MILLION = 1_000_000
-_MARK = 64
+_MARK = 8
 """Every so many cycles the energy up to there is kept."""
+_BATCH = 512 * _MARK
 
 
 class Phase(NamedTuple):
@@ -56,20 +58,23 @@ class Cycles(Meter):
     Cycles may be logged ahead of time, when it is known how they will run.
     """
 
-    __slots__ = ("_cycle", "_extra", "_known", "_offset", "_ppm", "_runs", "_start", "_sums")
+    __slots__ = (
+        "_cycle", "_extra", "_known", "_left", "_number", "_offset", "_ppm", "_runs", "_start",
+        "_up", "_watts",
+    )  # fmt: skip
 
     def __init__(self, t_ns: int, idle_watts: int, phases: Sequence[Phase]) -> None:
         super().__init__(t_ns, idle_watts, KWH_NJ)
         if sum(phase.ppm for phase in phases) != MILLION:
             raise ValueError("the phases' shares must add up to one")
-        self._ppm = np.cumsum([0, *(phase.ppm for phase in phases)], dtype=np.int64)
-        self._extra = np.array([phase.watts - idle_watts for phase in phases], dtype=np.int64)
+        laws = _laws(idle_watts, tuple(phases))
+        self._ppm, self._extra, self._watts, self._number = laws
         self._start, self._offset = array("q"), array("q")
         self._runs, self._cycle = array("q"), array("q")
-        self._sums: list[tuple[int, int]] = [(0, 0)]
+        self._up, self._left = array("q", (0,)), array("q", (0,))
         """Cells and rest that the cycles before each mark drew more than the constant."""
         self._known = 0
-        """Cycles in the last mark."""
+        """Cycles before the last mark."""
 
     def __len__(self) -> int:
         return len(self._start)
@@ -103,87 +108,101 @@ class Cycles(Meter):
         columns = (self._start, self._offset, self._runs, self._cycle)
         return Parts(*(np.array(column[low:high], dtype=np.int64) for column in columns))
 
-    def _drawn(self, offset_ns: Ints, to_ns: Ints, cycle_ns: Ints) -> Ints:
-        """Nanojoules beyond the constant draw between two offsets of cycles."""
-        bounds = self._bounds(cycle_ns)
-        low, high = bounds[:, :-1], bounds[:, 1:]
-        within = np.clip(to_ns[:, None], low, high) - np.clip(offset_ns[:, None], low, high)
-        return np.asarray(within @ self._extra, dtype=np.int64)
-
-    def _bounds(self, cycle_ns: Ints) -> Ints:
-        """Where the phases of cycles begin, and in the last column where the cycles end."""
-        whole, part = np.divmod(cycle_ns[:, None], MILLION)
-        return np.asarray(whole * self._ppm + part * self._ppm // MILLION, dtype=np.int64)
+    def _bounds(self, parts: Parts) -> Ints:
+        """When the phases of parts begin, and in the last column when the parts end; a phase that
+        lies outside its part takes no time."""
+        whole, rest = np.divmod(parts.cycle_ns[:, None], MILLION)
+        bounds = whole * self._ppm + rest * self._ppm // MILLION
+        low = parts.offset_ns[:, None]
+        high = low + parts.runs_ns[:, None]
+        within = np.minimum(np.maximum(bounds, low), high)
+        return np.asarray(within + (parts.start_ns[:, None] - low), dtype=np.int64)
 
     def _keep_marks(self) -> None:
         """Bring the kept sums up to the last full mark."""
         while len(self._start) - self._known >= _MARK:
-            high = min(self._known + 64 * _MARK, len(self._start) // _MARK * _MARK)
-            parts = self._parts(self._known, high)
-            drawn = self._drawn(parts.offset_ns, parts.offset_ns + parts.runs_ns, parts.cycle_ns)
+            high = min(self._known + _BATCH, len(self._start) // _MARK * _MARK)
+            bounds = self._bounds(self._parts(self._known, high))
+            drawn = (bounds[:, 1:] - bounds[:, :-1]) @ self._extra
             cells, rest = np.divmod(drawn.reshape(-1, _MARK).sum(axis=1), self.grid)
-            for more, left in zip(cells.tolist(), rest.tolist(), strict=True):
-                up = self._sums[-1]
-                carry, rest_now = divmod(up[1] + left, self.grid)
-                self._sums.append((up[0] + more + carry, rest_now))
+            rest = np.cumsum(rest) + self._left[-1]
+            cells = np.cumsum(cells) + self._up[-1] + rest // self.grid
+            self._up.frombytes(cells.tobytes())
+            self._left.frombytes((rest % self.grid).tobytes())
             self._known = high
 
-    def _look(self, times: Times) -> tuple[int, Parts, Ints, Ints]:
-        """The parts around some times from a mark on, that mark, and for each time the number of
-        its part there (-1: before them all), and how long that part had run."""
+    def _look(self, times: Times) -> tuple[int, Ints, NDArray[np.intp]]:
+        """The mark before some times, when phases begin and end from there on (the log's begin put
+        before them), and for each time the number of the last of these that is not after it."""
         first = bisect_right(self._start, int(times[0])) - 1
-        low = max(first, 0) // _MARK * _MARK
-        parts = self._parts(low, max(bisect_right(self._start, int(times[-1])), low + 1))
-        at = np.searchsorted(parts.start_ns, times, side="right") - 1
-        ran = np.zeros(len(times), dtype=np.int64)
-        in_one = at >= 0
-        ran[in_one] = times[in_one] - parts.start_ns[at[in_one]]
-        return low // _MARK, parts, at, ran
+        mark = max(first, 0) // _MARK
+        high = bisect_right(self._start, int(times[-1]))
+        bounds = self._bounds(self._parts(mark * _MARK, high))
+        since = np.empty(bounds.size + 1, dtype=np.int64)
+        since[0] = self.rate.t[0]
+        since[1:] = bounds.ravel()
+        return mark, since, np.maximum(since.searchsorted(times, side="right") - 1, 0)
+
+    def _energy(self, times: Times, mark: int, since: Ints, at: NDArray[np.intp]) -> Ints:
+        self._keep_marks()
+        idle, begin_ns = self.rate.last, int(since[0])
+        watts = np.empty(len(since), dtype=np.int64)
+        watts[0] = idle
+        watts[1:].reshape(-1, len(self._ppm))[:] = self._watts
+        cells, rest = np.zeros(len(since), dtype=np.int64), np.zeros(len(since), dtype=np.int64)
+        if len(since) > 1:
+            idle_ns = int(since[1]) - begin_ns
+            up, left = divmod(idle * idle_ns + self._left[mark], self.grid)
+            cells[1], rest[1] = up + self._up[mark], left
+            spans = since[2:] - since[1:-1]
+            cells[2:], rest[2:] = self._flow(watts[1:-1], spans)
+            cells, rest = np.cumsum(cells), np.cumsum(rest)
+        return self._read(times, int(since[at[0]]), since[at], watts[at], cells[at], rest[at])
 
     def at(self, times: Times) -> Ints:
         """Readings at ascending times."""
-        if not len(times):
-            return np.empty(0, dtype=np.int64)
-        cells, rest = self._flow(np.array(self.rate.last), times - self.rate.t[0])
-        if not len(self._start):
-            return cells
-        self._keep_marks()
-        mark, parts, at, ran = self._look(times)
-        whole = self._drawn(parts.offset_ns, parts.offset_ns + parts.runs_ns, parts.cycle_ns)
-        before_cells, before_rest = np.divmod(np.concatenate(([0], whole)), self.grid)
-        before_cells, before_rest = np.cumsum(before_cells), np.cumsum(before_rest)
-        n = np.maximum(at, 0)
-        offset, cycle = parts.offset_ns[n], parts.cycle_ns[n]
-        drawn = self._drawn(offset, offset + np.minimum(ran, parts.runs_ns[n]), cycle)
-        up_cells, up_rest = self._sums[mark]
-        rest = rest + np.where(at >= 0, drawn + before_rest[n], 0) + up_rest
-        cells = cells + np.where(at >= 0, before_cells[n], 0) + up_cells
-        return np.asarray(cells + rest // self.grid, dtype=np.int64)
+        return self.follow(times)[1]
 
     def phase(self, times: Times) -> NDArray[np.intp]:
         """Number of the phase from 1 at ascending times, 0 between cycles. A phase begins at its
         bound, the first one at the cycle's start."""
         if not len(times) or not len(self._start):
             return np.zeros(len(times), dtype=np.intp)
-        _, parts, at, ran = self._look(times)
-        n = np.maximum(at, 0)
-        bounds = self._bounds(parts.cycle_ns[n])[:, 1:-1]
-        number = 1 + ((parts.offset_ns[n] + ran)[:, None] >= bounds).sum(axis=1)
-        return np.where((at >= 0) & (ran < parts.runs_ns[n]), number, 0)
+        at = self._look(times)[2]
+        return self._number[(at - 1) % len(self._ppm)]
 
-    def spells(self, after_ns: int, to_ns: int) -> tuple[Ints, NDArray[np.bool_]]:
-        """When cycles began and ceased to run in a stretch, the first entry being its begin: from
-        each of these times on they run or do not."""
+    def follow(self, times: Times) -> tuple[NDArray[np.intp], Ints]:
+        """``phase`` and ``at`` together."""
+        if not len(times):
+            return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.int64)
+        mark, since, at = self._look(times)
+        number = self._number[(at - 1) % len(self._ppm)]
+        return number, self._energy(times, mark, since, at)
+
+    def spells(self, after_ns: int, to_ns: int) -> tuple[Ints, NDArray[np.intp]]:
+        """From when on cycles run (1) or do not (0) in a stretch; the first entry is its begin."""
         low = max(bisect_right(self._start, after_ns) - 1, 0)
-        parts = self._parts(low, bisect_right(self._start, to_ns))
-        ends = parts.start_ns + parts.runs_ns
-        before_ns = min(after_ns, self._start[low]) - 1 if len(ends) else after_ns
-        t_ns = np.concatenate(([before_ns], ends, parts.start_ns))
-        runs = np.repeat([False, False, True], [1, len(ends), len(ends)])
-        order = np.argsort(t_ns, kind="stable")  # of an end and a start at one time the start wins
-        t_ns, runs = np.maximum(t_ns[order], after_ns), runs[order]
-        last = np.append(t_ns[1:] != t_ns[:-1], True) & (t_ns < to_ns)
-        return t_ns[last], runs[last]
+        high = bisect_right(self._start, to_ns)
+        start_ns = np.array(self._start[low:high], dtype=np.int64)
+        end_ns = start_ns + np.array(self._runs[low:high], dtype=np.int64)
+        stands = start_ns[1:] > end_ns[:-1]
+        turns = np.empty(2 * int(stands.sum()) + 2 * bool(high > low), dtype=np.int64)
+        if len(turns):
+            turns[0], turns[-1] = start_ns[0], end_ns[-1]
+            turns[1:-1:2], turns[2:-1:2] = end_ns[:-1][stands], start_ns[1:][stands]
+        before = int(turns.searchsorted(after_ns, side="right"))
+        t_ns = np.append(after_ns, turns[before : int(turns.searchsorted(to_ns))])
+        return t_ns, (before + np.arange(len(t_ns))) % 2
+
+
+@cache
+def _laws(idle_watts: int, phases: tuple[Phase, ...]) -> tuple[Ints, Ints, Ints, NDArray[np.intp]]:
+    """Of machines that are alike: where in the cycle the phases begin, what they draw more than
+    the constant, what is drawn from each bound on, and the number of the phase that begins there,
+    the last bound being the cycle's end."""
+    ppm = np.cumsum([0, *(phase.ppm for phase in phases)], dtype=np.int64)
+    watts = np.array([*(phase.watts for phase in phases), idle_watts], dtype=np.int64)
+    return ppm, watts[:-1] - idle_watts, watts, np.arange(1, len(ppm) + 1) % len(ppm)
 
 
 class Warmth:
@@ -203,11 +222,17 @@ class Warmth:
     def follow(self, stretch: Stretch) -> Floats:
         """A row of values for each temperature at the times of a stretch; stretches must follow one
         another without gaps."""
-        marks, runs = self._cycles.spells(stretch.after_ns, stretch.to_ns)
-        t_ns = np.union1d(np.append(marks[1:], stretch.to_ns), stretch.times)
-        since_ns = np.concatenate(([stretch.after_ns], t_ns[:-1]))
-        which = runs[np.searchsorted(marks, since_ns, side="right") - 1].astype(np.intp)
-        steps = (t_ns - since_ns) / self._tau_ns[which]
-        values = lagged(self.now_c, self._goals[:, which], steps)
-        self.now_c = values[:, -1]
-        return values[:, np.searchsorted(t_ns, stretch.times)]
+        since_ns, which = self._cycles.spells(stretch.after_ns, stretch.to_ns)
+        goals, tau_ns = self._goals[:, which], self._tau_ns[which]
+        above = self.now_c[:, None] - goals
+        if len(since_ns) > 1:
+            steps = (since_ns[1:] - since_ns[:-1]) / tau_ns[:-1]
+            above[:, 1:] = lagged(self.now_c, goals[:, :-1], steps) - goals[:, 1:]
+        left = np.exp((since_ns[-1] - stretch.to_ns) / tau_ns[-1])
+        self.now_c = goals[:, -1] + above[:, -1] * left
+        times = stretch.times
+        if len(since_ns) == 1:
+            return np.asarray(goals + above * np.exp((since_ns - times) / tau_ns))
+        at = since_ns.searchsorted(times, side="right") - 1
+        left = np.exp((since_ns[at] - times) / tau_ns[at])
+        return np.asarray(goals[:, at] + above[:, at] * left)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 from zlib import crc32
 
 import numpy as np
@@ -34,6 +34,7 @@ from ingest.topics import is_level
 
 if TYPE_CHECKING:
     from simulator.plant.floor import Floor
+    from simulator.plant.operators import Task
     from simulator.plant.routes import Order
 
 Ints = NDArray[np.int64]
@@ -139,19 +140,29 @@ class Steps:
             raise ValueError(f"{len(t)} times for {len(v)} values")
         if not len(t):
             return
-        if t[0] < self.t[-1] or bool((np.diff(t) < 0).any()):
+        if t[0] < self.t[-1] or bool((t[1:] < t[:-1]).any()):
             raise ValueError(f"time runs back: after {self.t[-1]}")
-        ends = np.append(t[1:] != t[:-1], True)  # of several at one time the last counts
-        t, v = t[ends], v[ends]
+        onward = t[1:] != t[:-1]
+        if not onward.all():  # of several at one time the last counts
+            ends = np.append(onward, True)
+            t, v = t[ends], v[ends]
         if t[0] == self.t[-1]:
             self.v[-1] = int(v[0])
-        changes = np.diff(v, prepend=self.v[-1]) != 0
+        changes = np.empty(len(v), dtype=np.bool_)
+        changes[0] = v[0] != self.v[-1]
+        np.not_equal(v[1:], v[:-1], out=changes[1:])
         self.t.frombytes(t[changes].tobytes())
         self.v.frombytes(v[changes].tobytes())
 
     def add_many(self, times: Times | Sequence[int]) -> None:
         """Step up by one at each of many times, in order of time: a counter."""
-        self.extend(times, np.arange(1, len(times) + 1, dtype=np.int64) + self.v[-1])
+        t = np.asarray(times, dtype=np.int64)
+        values = np.arange(self.v[-1] + 1, self.v[-1] + 1 + len(t), dtype=np.int64)
+        if len(t) and t[0] > self.t[-1] and bool((t[1:] > t[:-1]).all()):  # as it mostly is
+            self.t.frombytes(t.tobytes())
+            self.v.frombytes(values.tobytes())
+        else:
+            self.extend(t, values)
 
     def get(self, t_ns: int) -> int:
         """The value at one time."""
@@ -166,8 +177,21 @@ class Steps:
         if high - low <= 1:
             return np.full(len(times), self.v[low], dtype=np.int64)
         steps = np.array(self.t[low:high], dtype=np.int64)
-        index = np.maximum(np.searchsorted(steps, times, side="right") - 1, 0)
+        index = np.maximum(steps.searchsorted(times, side="right") - 1, 0)
         return np.array(self.v[low:high], dtype=np.int64)[index]
+
+    def times(self, after_ns: int, to_ns: int) -> Times:
+        """When it changed in ``(after_ns, to_ns]``."""
+        low, high = bisect_right(self.t, after_ns), bisect_right(self.t, to_ns)
+        return np.array(self.t[low:high], dtype=np.int64)
+
+    def told(self, times: Times) -> list[int]:
+        """``at`` as plain numbers."""
+        low = bisect_right(self.t, int(times[0])) if len(times) else 0
+        if low and bisect_right(self.t, int(times[-1]), low) == low:
+            return [self.v[low - 1]] * len(times)
+        plain: list[int] = self.at(times).tolist()
+        return plain
 
     def between(self, after_ns: int, to_ns: int) -> list[tuple[int, int]]:
         """Entries in ``(after_ns, to_ns]``."""
@@ -231,16 +255,23 @@ class Meter:
             return np.empty(0, dtype=np.int64)
         low = max(bisect_right(self.rate.t, int(times[0])) - 1, 0)
         high = max(bisect_right(self.rate.t, int(times[-1])), low + 1)
-        since = np.array(self.rate.t[low:high], dtype=np.int64)
-        index = np.maximum(np.searchsorted(since, times, side="right") - 1, 0)
-        rate = np.array(self.rate.v[low:high], dtype=np.int64)[index]
-        cells = np.array(self._cells[low:high], dtype=np.int64)[index]
-        rest = np.array(self._rest[low:high], dtype=np.int64)[index]
-        spans = times - since[index]
-        if int(spans.max()) * int(np.abs(rate).max()) < _LARGE:  # as it mostly is
-            return cells + (rest + rate * spans) // self.grid
+        since, rate, cells, rest = (
+            np.array(column[low:high], dtype=np.int64)
+            for column in (self.rate.t, self.rate.v, self._cells, self._rest)
+        )
+        at = np.maximum(since.searchsorted(times, side="right") - 1, 0)
+        return self._read(times, int(since[0]), since[at], rate[at], cells[at], rest[at])
+
+    def _read(
+        self, times: Times, first_ns: int, since: Ints, rate: Ints, cells: Ints, rest: Ints
+    ) -> Ints:
+        """Readings at ascending times from those at earlier ones, ``first_ns`` being the first of
+        these, since when each rate has held."""
+        spans = times - since
+        if (int(times[-1]) - first_ns) * max(int(rate.max()), -int(rate.min())) < _LARGE:
+            return np.asarray(cells + (rest + rate * spans) // self.grid, dtype=np.int64)
         more, left = self._flow(rate, spans)
-        return cells + more + (rest + left) // self.grid
+        return np.asarray(cells + more + (rest + left) // self.grid, dtype=np.int64)
 
     def get(self, t_ns: int) -> int:
         """The reading at one time."""
@@ -305,6 +336,8 @@ class VdaState:
     speed_mps: float
     since_node_m: float
     battery_ratio: float
+    battery_v: float
+    """At rest, by the charge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,8 +354,12 @@ Report = Columns | VdaState | VdaConnection
 class Device(Protocol):
     """One simulated device: a process in virtual time, and the reports it sends about it."""
 
-    channels: ClassVar[Mapping[str, str]]
-    """Every channel it will ever send, or the MES about it, with its unit."""
+    @property
+    def channels(self) -> Mapping[str, str]:
+        """Every channel it will ever send, or the MES about it, with its unit; those of its kind
+        are there before it is made."""
+        ...
+
     asset: Asset
     path: str
 
@@ -406,7 +443,7 @@ class Unit:
     It leaves EXECUTE when the calendar does, and every second of its life is in one state.
     """
 
-    channels: ClassVar[Mapping[str, str]] = {}
+    channels: Mapping[str, str] = {}
 
     def __init__(self, spec: DeviceSpec, floor: "Floor") -> None:
         self.floor = floor
@@ -475,6 +512,15 @@ class Unit:
             self.enter(S.STOPPED)
         yield self.env.timeout(self.floor.calendar.resumes_ns(self.env.now) - self.env.now)
 
+    def be_maintained(self, task: "Task", seconds: float) -> Process:
+        """In the present state wait for a person, and for the work to be done."""
+        yield from self.floor.operators.fetch(task)
+        why = Maintenance.CORRECTIVE if task == "repair" else Maintenance.PREVENTIVE
+        self.maintenance.set(self.env.now, why)
+        yield self.env.timeout(ns(seconds))
+        self.floor.operators.release(task)
+        self.maintenance.set(self.env.now, Maintenance.NONE)
+
     def planned_left_ns(self) -> int:
         """Planned time until the next planned stop."""
         return max(self.floor.calendar.pauses_ns(self.env.now) - self.env.now, 0)
@@ -536,11 +582,37 @@ class Unit:
             for low, high in panes(stretch.times)
         ]
 
+    def counter_reports(
+        self,
+        stretch: Stretch,
+        told: Callable[[Times], Mapping[str, Sequence[float | int | None]]] | None = None,
+        *logs: "Steps",
+    ) -> list[Report]:
+        """Where no signals are sampled, what nothing else tells of (by default the energy) as it is
+        at each change of state, of order and of other ``logs``, every five minutes and at the end:
+        a window of an order, an hour or a shift begins and ends with a reading."""
+        if len(stretch.times):
+            return []
+        after_ns, to_ns = stretch.after_ns, stretch.to_ns
+        at = {
+            t_ns
+            for steps in (self.state, self.order, *logs)
+            for t_ns, _ in steps.between(after_ns, to_ns)
+        }
+        at |= {*range((after_ns // COUNT_NS + 1) * COUNT_NS, to_ns, COUNT_NS), to_ns}
+        times = np.array(sorted(at), dtype=np.int64)
+        ch = (
+            {"energy_kwh": on_grid(self.energy.at(times), 100_000)} if told is None else told(times)
+        )
+        return event_reports(self.asset, "process", stretch, times.tolist(), ch)
+
     def pieces(self) -> int:
         """Pieces it holds now."""
         return 0
 
 
+COUNT_NS = 300 * NS_PER_S
+"""How often counters are told at least."""
 PANE_NS = 10 * NS_PER_S
 SCAN_NS = 100 * NS_PER_MS
 """A controller's cycle: no state lasts shorter, so that no change is hidden by the next."""
@@ -551,12 +623,16 @@ def pane_of(interval_ns: int) -> int:
     return max(PANE_NS, 10 * interval_ns)
 
 
+def spacing_of(times: Times) -> int:
+    """How far apart samples are; a second where there are no two."""
+    return int(times[1] - times[0]) if len(times) > 1 else NS_PER_S
+
+
 def panes(times: Times) -> list[tuple[int, int]]:
     """Index ranges of the panes of samples; a sample on a pane's end belongs to it."""
     if not len(times):
         return []
-    every_ns = int(times[1] - times[0]) if len(times) > 1 else NS_PER_S
-    numbers = (times - 1) // pane_of(every_ns)
+    numbers = (times - 1) // pane_of(spacing_of(times))
     cuts = [0, *(np.nonzero(np.diff(numbers))[0] + 1).tolist(), len(times)]
     return list(pairwise(cuts))
 
@@ -595,6 +671,12 @@ def event_reports(
 def rounded(values: Floats, decimals: int) -> list[float]:
     """Plain numbers with as many decimals as the instrument has."""
     plain: list[float] = np.round(values, decimals).tolist()
+    return plain
+
+
+def rows_rounded(rows: Floats, decimals: int) -> list[list[float]]:
+    """``rounded`` of some signals at once, a row each."""
+    plain: list[list[float]] = np.round(rows, decimals).tolist()
     return plain
 
 

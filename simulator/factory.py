@@ -407,7 +407,7 @@ class Factory:
             said = birth(asset, kind, channels, t_ns)
             batch.append(_Sending(MES, MES, str(asset), t_ns, t_ns, said))
         batch += self._wired(MES, floor.mes.first_reports(t_ns))
-        batch += map(_announced, self._monitor.first(t_ns))
+        batch += map(self._announced, self._monitor.first(t_ns))
         self._send(batch, t_ns)
 
     def _advance(self) -> None:
@@ -427,7 +427,7 @@ class Factory:
         self._send(batch, end_ns)
         self._look(end_ns)
         born, reported = self._monitor.reports(end_ns)
-        self._send([*map(_announced, born), *self._wired(NETWORK, reported)], end_ns)
+        self._send([*map(self._announced, born), *self._wired(NETWORK, reported)], end_ns)
         self._ahead_ns = end_ns
 
     def _look(self, t_ns: int) -> None:
@@ -454,8 +454,21 @@ class Factory:
         device, now_ns = member.device, member.clock.reads(t_ns)
         limits = device.limits if isinstance(device, Limited) else None
         rare = self._interval_ns is None or self._interval_ns > RARE_NS
-        said = birth(asset, member.kind, device.channels, now_ns, limits, by_exception=rare)
+        spoiler, channels = member.spoiler, device.channels
+        said = birth(
+            asset, member.kind, channels, now_ns, limits, by_exception=rare,
+            modulus=None if spoiler is None else spoiler.modulus(channels),
+            sentinels=None if spoiler is None else spoiler.sentinels(channels),
+            gathered_ns=_gathered(channels, self._interval_ns),
+        )  # fmt: skip
         return _Sending(asset.area, path, path, t_ns, t_ns, said)
+
+    def _announced(self, born: Born) -> _Sending:
+        """What announces an asset of the network."""
+        gathered_ns = dict.fromkeys(CHANNELS, self._pane_ns)
+        said = birth(born.asset, born.kind, CHANNELS, born.t_ns, gathered_ns=gathered_ns)
+        asset, t_ns = str(born.asset), born.sent_ns
+        return _Sending(NETWORK, NETWORK, asset, t_ns, t_ns, replace(said, sent_ns=t_ns))
 
     def _said(self, path: str, reports: Iterable[Report]) -> list[_Sending]:
         """What a device says, stamped by its own clock."""
@@ -621,10 +634,14 @@ def _block_ns(interval_ns: int | None, devices: int) -> int:
     return max(min(panes, panes * BLOCK_DEVICES // devices), 1) * pane_ns
 
 
-def _announced(born: Born) -> _Sending:
-    said = birth(born.asset, born.kind, CHANNELS, born.t_ns)
-    asset, t_ns = str(born.asset), born.sent_ns
-    return _Sending(NETWORK, NETWORK, asset, t_ns, t_ns, replace(said, sent_ns=t_ns))
+def _gathered(channels: Iterable[str], interval_ns: int | None) -> dict[str, int]:
+    """Over how long a device gathers what it tells of its control traffic; what it tells of that is
+    nothing where it samples nothing."""
+    if interval_ns is None:
+        return {}
+    pane_ns = pane_of(interval_ns)
+    spans = {"bin": NS_PER_S, "uplink_misses": pane_ns, "downlink_misses": pane_ns}
+    return {name: spans[name] for name in spans if name in channels}
 
 
 def _holds(message: Unstamped) -> bool:

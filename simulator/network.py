@@ -258,13 +258,15 @@ class Monitor:
     def reports(self, end_ns: int) -> tuple[list[Born], list[Columns]]:
         """What arrived before a time and was not reported yet: cells seen for the first time, and
         a message per pane and asset. All that was sent before that time must have been noted."""
+        if self._last is not None and len(self._last.arrival_ns):
+            self._tallies.append(self._tally(self._last))
+        self._last = None  # before more is gathered: a pane of a large plant is some 100 MB
         whole = np.concatenate([np.empty((_ROWS, 0), dtype=np.int64), *self._found], axis=1)
+        self._found.clear()
         due = whole[0] < end_ns
         self._found = [whole[:, ~due]]
         whole = whole[:, due]
         traffic = Traffic(whole[0], whole[1], whole[2:-4], whole[-4:].astype(np.int16))
-        if self._last is not None and len(self._last.arrival_ns):
-            self._tallies.append(self._tally(self._last))
         self._last = traffic
         cells = traffic.views[CELLS]
         born: list[Born] = []

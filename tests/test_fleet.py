@@ -50,6 +50,10 @@ class Wire:
     def __init__(self, delay_ms: float = 5.0, stall: tuple[float, float] = (0.0, 1.0)) -> None:
         self._delay_ns = round(delay_ms * NS_PER_MS)
         self._stall_ns, self._period_ns = (round(s * NS_PER_S) for s in stall)
+        self.described = f"a wire of {delay_ms} ms, {stall}"
+
+    def alike(self) -> "Wire":
+        return self
 
     def bearer(
         self, ue: str, direction: Direction, slice: str | None = None, *, trace: bool = False
@@ -59,6 +63,10 @@ class Wire:
 
     def move(self, t_ns: int, x_m: float, y_m: float) -> None:
         """A place changes nothing."""
+
+    def take_trace(self) -> dict[str, Any]:
+        """Nobody looks at it."""
+        return {}
 
     def send(self, t_ns: int, n_bytes: int) -> int:
         return int(self.send_many(np.array([t_ns]), np.array([n_bytes]))[0])
@@ -550,7 +558,8 @@ def test_drawn_silences_have_the_rate_and_lengths_of_their_law(
 ) -> None:
     law = Law(between_s * NS_PER_S, np.array(lengths, dtype=np.int64) * NS_PER_MS)
     silences = Silences(law, START, np.random.default_rng(seed))
-    found = list(silences.until(START + round(1_000 * law.between_ns)))
+    to_ns = START + round(1_000 * law.between_ns)
+    found = list(zip(*(c.tolist() for c in silences.between(START, to_ns)), strict=True))
     assert all(a < b for a, b in found)
     assert all(end <= start for (_, end), (start, _) in pairwise(found))
     assert {end - start for start, end in found} <= {length * NS_PER_MS for length in lengths}
@@ -582,7 +591,7 @@ def test_a_drawn_silence_halts_and_fails_the_service() -> None:
     (agv,) = agvs(floor)
     down = agv.control.down
     assert isinstance(down, CalmLane)
-    first_ns = down._told.until(START + HOUR)[0][0]
+    first_ns = int(down._told.between(START, START + HOUR)[0][0])
     agv.reports(Stretch.every(START, START + HOUR))
     service = agv.control.services[1]
     assert service.up.t[1] == first_ns + 2 * BEAT_NS

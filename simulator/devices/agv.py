@@ -38,7 +38,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from math import sqrt
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import simpy
@@ -66,7 +66,14 @@ from simulator.device import (
     panes,
     rounded,
 )
-from simulator.plant.control import SERVICE_CHANNELS, STATE_BYTES, deliver, later
+from simulator.plant.control import (
+    ORDER_BYTES,
+    RETRY_NS,
+    SERVICE_CHANNELS,
+    STATE_BYTES,
+    deliver,
+    later,
+)
 from simulator.plant.fleet import ANSWER_NS, Mission, Need, Way
 from simulator.plant.floor import Floor
 from simulator.plant.material import Container
@@ -348,7 +355,7 @@ class Agv:
     action is done.
     """
 
-    channels: ClassVar[Mapping[str, str]] = {
+    channels: Mapping[str, str] = {
         "mission": "1", "driving": "1", "loaded": "1", "waiting": "1", "charging": "1",
         "battery_ratio": "1", "x_m": "m", "y_m": "m", "bin": "1", "count": "1", "down": "1",
         **SERVICE_CHANNELS,
@@ -360,7 +367,7 @@ class Agv:
         self.env = floor.env
         self.asset = Asset(floor.plant.site, spec.area, spec.line, spec.name)
         self.path = str(self.asset)
-        self.control = floor.control(self.asset)
+        self.control = floor.control(self.asset, (STATE_BYTES, ORDER_BYTES))
         self.at = spec.node
         self.charger = spec.charger
         own_area = (spec.area,) if floor.plant.transport.zone == "area" else ()
@@ -383,6 +390,8 @@ class Agv:
         self._log: list[tuple[int, dict[str, Any]]] = []
         """What changed since the last report, but for the nodes passed."""
         self._drives = [Drive(((spec.node, 0.0),), [Piece(now, 0.0, 0.0)])]
+        self._heading = 0.0
+        """Where it faced before these."""
         self._track = [(now, *floor.roads.place[spec.node])]
         """What the radio knows of where it goes."""
         self._is_tracked = floor.plant.radio is not None and not floor.draws_heartbeats
@@ -507,9 +516,13 @@ class Agv:
         if stop != mission.route.stops[-1]:
             load_ns = ceil_ms(ns(setting.load_s))
             lead_ns = min(ceil_ms(ns(self.spec.base_lead_s)), load_ns)
-            yield env.timeout(load_ns - lead_ns)
-            self._ask(mission, stop)
-            yield env.timeout(lead_ns)
+            if self.control.up.foresees:
+                self._ask_at(env.now + load_ns - lead_ns, mission, stop)
+                yield env.timeout(load_ns)
+            else:
+                yield env.timeout(load_ns - lead_ns)
+                self._ask(mission, stop)
+                yield env.timeout(lead_ns)
             source.output.take(container)
             self._container = container
             self.loaded.set(env.now, 1)
@@ -579,17 +592,31 @@ class Agv:
     def _go(self, drive: Drive, mission: Mission, stop: int) -> Generator[simpy.Event, Any, bool]:
         """Drive towards the end of the base until it stands there or the base grows, or until it
         must stop because nothing is heard: ``False``."""
-        spec, env, head = self.spec, self.env, self._head
-        far, speed = drive.at(env.now)
-        end_m = self._end_m(drive, stop)
-        plan = trapezoid(env.now, far, end_m, spec.speed_mps, spec.acceleration_mps2, speed)
-        drive.change(plan)
-        brakes_ns, stands_ns = plan[-2].t_ns, plan[-1].t_ns
-        wants = head < stop
-        asks_ns = (brakes_ns - ns(spec.base_lead_s)) // NS_PER_MS * NS_PER_MS
-        self._tell(drive, env.now, brakes_ns)
-        self._rolls(driving=True)
-        while env.now < brakes_ns:
+        spec, env = self.spec, self.env
+        from_ns = env.now
+        while True:
+            head = self._head
+            far, speed = drive.at(from_ns)
+            end_m = self._end_m(drive, stop)
+            plan = trapezoid(from_ns, far, end_m, spec.speed_mps, spec.acceleration_mps2, speed)
+            drive.change(plan)
+            brakes_ns, stands_ns = plan[-2].t_ns, plan[-1].t_ns
+            wants = head < stop
+            asks_ns = (brakes_ns - ns(spec.base_lead_s)) // NS_PER_MS * NS_PER_MS
+            self._tell(drive, from_ns, brakes_ns)
+            if not self.driving.last:
+                self._rolls(driving=True)
+            calm, grown_ns = self._foresees(from_ns, brakes_ns), None
+            if calm and wants and not self._asking:
+                asks_ns = max(asks_ns, from_ns)
+                grown_ns = yield from self._grow(drive, mission, asks_ns, brakes_ns)
+            if grown_ns is None:
+                break
+            from_ns = grown_ns
+        calm = calm and not wants
+        if not calm and env.now < from_ns:
+            yield env.timeout(from_ns - env.now)
+        while not calm and env.now < brakes_ns:
             if wants and env.now >= asks_ns:
                 self._wants(drive, mission)
             due_ns = asks_ns if wants and asks_ns > env.now else brakes_ns
@@ -609,6 +636,53 @@ class Agv:
             yield env.timeout(ceil_ms(stands_ns) - env.now)
         self._rolls(driving=False)
         return True
+
+    def _foresees(self, from_ns: int, to_ns: int) -> bool:
+        """Whether it is known now that nothing will be missed on the way from one time to another:
+        then only its base can change what it means to do."""
+        down, limit_ns = self.control.down, ns(self.spec.watchdog_ms / 1000)
+        return down.foresees and down.quiet(from_ns, to_ns, limit_ns) is None
+
+    def _grow(
+        self, drive: Drive, mission: Mission, asks_ns: int, brakes_ns: int
+    ) -> Generator[simpy.Event, Any, int | None]:
+        """Ask for more base at a time to come, and get it before it would have to brake: when that
+        is. ``None``: it is not known yet whether and when."""
+        env, fleet = self.env, self.floor.fleet
+        self._asking = True
+        self._log.append((asks_ns, {"asks": True}))
+        index = drive.passed(drive.at(asks_ns)[0])
+        arrival_ns = self.control.up.send(asks_ns, STATE_BYTES)
+        if arrival_ns is None or arrival_ns + ANSWER_NS >= brakes_ns:
+            self._asked(mission, index, asks_ns, arrival_ns)
+            return None
+        yield env.timeout(arrival_ns + ANSWER_NS - env.now)
+        answer = fleet.answer(mission, index)
+        if answer is None:
+            return None
+        head, comes_ns = answer
+        if comes_ns >= brakes_ns:
+            later(env, comes_ns - env.now, partial(self.extend, head))
+            return None
+        self._head, self._asking = head, False
+        self._update += 1
+        self._log.append((comes_ns, {"base": head, "update": self._update, "asks": False}))
+        return comes_ns
+
+    def _ask_at(self, t_ns: int, mission: Mission, index: int) -> None:
+        """``_ask`` at a time to come, where nobody sends anything before."""
+        self._asking = True
+        self._asked(mission, index, t_ns, self.control.up.send(t_ns, STATE_BYTES))
+
+    def _asked(self, mission: Mission, index: int, sent_ns: int, arrival_ns: int | None) -> None:
+        """Have the fleet manager know of a request when it is there; a lost one is sent again."""
+        env, up = self.env, self.control.up
+        asked = partial(self.floor.fleet.asked, mission, index)
+        if arrival_ns is not None:
+            later(env, arrival_ns + ANSWER_NS - env.now, asked)
+            return
+        again = partial(deliver, env, up, STATE_BYTES, asked, after_ns=ANSWER_NS)
+        later(env, sent_ns + RETRY_NS - env.now, again)
 
     def _wants(self, drive: Drive, mission: Mission) -> None:
         """Ask for a base, if that is not done."""
@@ -726,26 +800,38 @@ class Agv:
     def motion(self, times: Times) -> Motion:
         """Where it is at ascending times that it has lived through, no earlier than what was last
         reported."""
-        first = bisect_right(self._drives, times[0], key=lambda drive: drive.pieces[0].t_ns) - 1
-        drives = self._drives[max(first, 0) :]
+        drives, lasts = self._drives, np.cumsum([len(d.way) for d in self._drives]) - 1
         pieces = [(p, d.driven_m) for d in drives for p in d.pieces]
         since = np.array([p.t_ns for p, _ in pieces], dtype=np.int64)
         law: Floats = np.array([(p.at_m + m, *p[2:]) for p, m in pieces], dtype=np.float64)
-        index = np.maximum(np.searchsorted(since, times, side="right") - 1, 0)
+        index = np.maximum(since.searchsorted(times, side="right") - 1, 0)
         dt = (times - since[index]) / NS_PER_S
         at, v, a = law[index, 0], law[index, 1], law[index, 2]
         far: Floats = at + v * dt + 0.5 * a * dt * dt
-        place = self.floor.roads.place
-        nodes = [(d.driven_m + m, *place[name]) for d in drives for name, m in d.way]
-        map_: Floats = np.array([*nodes, nodes[-1]], dtype=np.float64)
-        node, x, y = map_[:, 0], map_[:, 1], map_[:, 2]
+        node, x, y = self._nodes(drives)
         far = np.minimum(np.maximum(far, node[0]), node[-1])
-        lane: Ints = np.subtract(np.searchsorted(node[:-1], far + _SAME_M, side="right"), 1)
-        theta = np.arctan2(np.diff(y), np.diff(x))
+        lane: Ints = node.searchsorted(far + _SAME_M, side="right") - 1
+        begun = np.repeat(lasts, [len(d.pieces) for d in drives])[index]  # no order to come counts
         return Motion(
-            np.interp(far, node, x), np.interp(far, node, y), theta[lane],
+            np.interp(far, node, x), np.interp(far, node, y),
+            self._headings(x, y)[np.minimum(lane, begun)],
             np.maximum(v + a * dt, 0.0), np.maximum(far - node[lane], 0.0),
         )  # fmt: skip
+
+    def _nodes(self, drives: Sequence[Drive]) -> tuple[Floats, Floats, Floats]:
+        """Nodes of some ways one after the other: metres driven, and coordinates."""
+        place = self.floor.roads.place
+        nodes = [(d.driven_m + m, *place[name]) for d in drives for name, m in d.way]
+        far, x, y = np.array(nodes, dtype=np.float64).T
+        return far, x, y
+
+    def _headings(self, x: Floats, y: Floats) -> Floats:
+        """Where it faces from each node of its ways on: to the next one, and at the end of a way
+        where it faced before."""
+        dx, dy = np.diff(x), np.diff(y)
+        turns = np.flatnonzero((dx != 0.0) | (dy != 0.0))
+        known = np.append(self._heading, np.arctan2(dy, dx)[turns])
+        return known[turns.searchsorted(np.arange(len(x)), side="right")]
 
     # Reports
 
@@ -795,7 +881,11 @@ class Agv:
         self._situation, self._since_ns = last, to_ns
         self._log = [entry for entry in self._log if entry[0] > to_ns]
         begun = bisect_right(self._drives, to_ns, key=lambda drive: drive.pieces[0].t_ns)
-        del self._drives[: max(begun - 1, 0)]  # of what was reported only where it stands is kept
+        gone = max(begun - 1, 0)  # of what was reported only where it stands is kept
+        if gone:
+            _, x, y = self._nodes(self._drives[:gone])
+            self._heading = float(self._headings(x, y)[-1])
+            del self._drives[:gone]
         return [*said, *self.control.reports(stretch)]
 
     def _stands_at(self, to_ns: int) -> Situation:
@@ -816,7 +906,7 @@ class Agv:
             VdaState(
                 self.asset, t_ns, now.order, now.last_node, 2 * now.index, now.nodes,
                 2 * now.base, now.update, now.asks, now.driving, now.load, now.charging,
-                now.waiting_for_link, x, y, theta, speed, since, charge,
+                now.waiting_for_link, x, y, theta, speed, since, charge, round(volts(charge), 2),
             )
             for t_ns, now, x, y, theta, speed, since, charge in zip(
                 times.tolist(), situations, *motion, ratio, strict=True

@@ -32,7 +32,7 @@ starts between melt and conductor. A post-heater makes the conductor hotter and 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from enum import Enum
 from math import ceil, inf, log, pi
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 from zlib import crc32
 
 import numpy as np
@@ -61,10 +61,10 @@ from simulator.device import (
     Steps,
     Stretch,
     Unit,
-    event_reports,
     ns,
     on_grid,
     rounded,
+    rows_rounded,
 )
 from simulator.plant.control import SERVICE_CHANNELS
 from simulator.plant.floor import Floor
@@ -85,6 +85,10 @@ Share = Annotated[float, Field(gt=0, le=1, json_schema_extra={"unit": "ratio"})]
 _DIFFUSIVITY = 1.2e-7
 """Of polyethylene, in m2/s."""
 _PAY_OFFS = 4
+_EXTRUDED = ("eccentricity_ratio", "melt_kg", "melt_kg_per_h", "melt_c", "melt_bar", "screw_rpm")
+"""Channels of what is put on and how."""
+_LINK = ("bin", "count", "down", *SERVICE_CHANNELS)
+"""Channels of what goes over the link to central control."""
 
 
 class CableLineSpec(DeviceSpec):
@@ -288,7 +292,7 @@ class CableLine(Unit):
     stands; all of the melt is at the head.
     """
 
-    channels: ClassVar[Mapping[str, str]] = {
+    channels: Mapping[str, str] = {
         "state": "PackML", "mode": "1", "length_m": "m", "scrap_m": "m", "energy_kwh": "kWh",
         "co2_kg_per_kwh": "kg/kWh", "speed_mps": "m/s", "diameter_mm": "mm", "tension_kn": "kN",
         "spark_faults": "1", "eccentricity_ratio": "1", "derated": "1",
@@ -296,13 +300,15 @@ class CableLine(Unit):
         "screw_rpm": "1/min",
         **{f"pay_off{n}_kn": "kN" for n in range(1, _PAY_OFFS + 1)},
         **{f"dancer{n}_ratio": "1" for n in range(1, _PAY_OFFS + 1)},
-        "bin": "1", "count": "1", "down": "1", **SERVICE_CHANNELS,
+        **dict.fromkeys(_LINK, "1"),
     }  # fmt: skip
 
     def __init__(self, spec: CableLineSpec, floor: Floor) -> None:
         self.spec = spec
         super().__init__(spec, floor)
         self.control = floor.control(self.asset) if spec.control == "central" else None
+        missing = _without(spec)
+        self.channels = {n: unit for n, unit in CableLine.channels.items() if n not in missing}
         self.loop: Loop = LocalLoop(self.env)
         if self.control is not None:
             self.loop = SpeedLoop(self.env, self.control, spec.watchdog_ms)
@@ -348,7 +354,7 @@ class CableLine(Unit):
         """Length of cable at which the take-up is full."""
         self._wound_m = 0.0
         """Good metres when it was put on."""
-        self.gauged: list[tuple[Times, Ints, Ints]] = []
+        self.gauged: list[tuple[NDArray[np.int64 | np.int32], ...]] = []
         """What the gauges read so far: times, diameter and eccentricity, in their steps."""
 
     def _faults(
@@ -383,30 +389,29 @@ class CableLine(Unit):
 
     def length_mm(self, times: Times) -> Ints:
         """Length made, good or not, in whole millimetres."""
-        return np.floor(self._path.motion(times)[0] * _MM + 1e-6).astype(np.int64)
+        return _whole(self._path.motion(times)[0], _MM)
 
     def scrap_mm(self, times: Times) -> Ints:
         """Length spoilt, in whole millimetres."""
-        spoilt = self._path.scrap(self._path.motion(times)[0])
-        return np.floor(spoilt * _MM + 1e-6).astype(np.int64)
+        return _whole(self._path.scrap(self._path.motion(times)[0]), _MM)
 
     def melt_g(self, times: Times) -> Ints:
         """What was put on the length made, in whole grams; nothing where nothing is extruded."""
         if not self.spec.wall_mm:
             return np.zeros(len(times), dtype=np.int64)
-        kg = self.cable.kg(self._path.motion(times)[0])
-        return np.floor(kg * _GRAMS + 1e-6).astype(np.int64)
+        return _whole(self.cable.kg(self._path.motion(times)[0]), _GRAMS)
 
     def spark_faults(self, times: Times) -> Ints:
         """Faults on the length made."""
-        length_mm = self.length_mm(times)
+        return self._sparks(self.length_mm(times))
+
+    def _sparks(self, length_mm: Ints) -> Ints:
         per_mm = self.spec.spark_faults_per_km / 1_000_000
         while per_mm and (not len(self._fault_mm) or self._fault_mm[-1] <= length_mm[-1]):
             last_mm = self._fault_mm[-1] if len(self._fault_mm) else 0
             gaps = np.ceil(self._flaws.exponential(1.0 / per_mm, 64)).astype(np.int64)
             self._fault_mm = np.concatenate((self._fault_mm, last_mm + np.cumsum(gaps)))
-        found = np.searchsorted(self._fault_mm, length_mm, side="right")
-        return np.asarray(found, dtype=np.int64)
+        return self._fault_mm.searchsorted(length_mm, side="right")
 
     def run(self) -> Process:
         """Make lot after lot."""
@@ -674,11 +679,10 @@ class CableLine(Unit):
         ch: dict[str, tuple[float | None]] = {
             "state": (self.state.get(t_ns),), "length_m": (0.0,), "scrap_m": (0.0,),
             "energy_kwh": (0.0,), "speed_mps": (0.0,), "diameter_mm": (None,),
-            "tension_kn": (0.0,), "spark_faults": (0,), "eccentricity_ratio": (None,),
-            "derated": (0,),
+            "tension_kn": (0.0,), "spark_faults": (0,), "derated": (0,),
         }  # fmt: skip
         if self.spec.wall_mm:
-            ch |= {"melt_kg": (0.0,), "melt_kg_per_h": (0.0,)}
+            ch |= {"eccentricity_ratio": (None,), "melt_kg": (0.0,), "melt_kg_per_h": (0.0,)}
         return [
             self.state_report(t_ns),
             Columns(self.asset, "process", t_ns, (t_ns,), ch),
@@ -686,33 +690,31 @@ class CableLine(Unit):
         ]
 
     def reports(self, stretch: Stretch) -> list[Report]:
-        """States at once, signals and delay histograms by the pane. Without samples the counters
-        are told at each change of state and at the end."""
+        """States at once, signals and delay histograms by the pane; without samples the counters
+        now and then."""
         out = self.state_reports(stretch)
-        if len(stretch.times):
-            out += self.process_reports(stretch, self._signals(stretch.times))
-        else:
-            changes = self.state.between(stretch.after_ns, stretch.to_ns)
-            times = np.array(sorted({t for t, _ in changes} | {stretch.to_ns}), dtype=np.int64)
-            out += event_reports(
-                self.asset, "process", stretch, times.tolist(), self._counters(times)
-            )
+        signals = self._signals(stretch.times) if len(stretch.times) else {}
+        out += self.process_reports(stretch, signals)
+        out += self.counter_reports(
+            stretch, lambda times: self._counters(times, self._path.motion(times)[0])
+        )
         made_m = float(self._path.motion(np.array([stretch.to_ns]))[0][0])
         self.cable.forget(made_m - self.spec.gauge_m)
         if self.control is not None:
             out += self.control.reports(stretch)
         return out
 
-    def _counters(self, times: Times) -> dict[str, Sequence[float | int | None]]:
-        """What only ever grows."""
+    def _counters(self, times: Times, length: Floats) -> dict[str, Sequence[float | int | None]]:
+        """What only ever grows, at some times and the lengths made by then."""
         melt: dict[str, Sequence[float | int | None]] = {}
         if self.spec.wall_mm:
-            melt["melt_kg"] = on_grid(self.melt_g(times), _GRAMS)
+            melt["melt_kg"] = on_grid(_whole(self.cable.kg(length), _GRAMS), _GRAMS)
+        length_mm = _whole(length, _MM)
         return {
-            "length_m": on_grid(self.length_mm(times), _MM),
-            "scrap_m": on_grid(self.scrap_mm(times), _MM),
+            "length_m": on_grid(length_mm, _MM),
+            "scrap_m": on_grid(_whole(self._path.scrap(length), _MM), _MM),
             "energy_kwh": on_grid(self.energy.at(times), 100_000),
-            "spark_faults": self.spark_faults(times).tolist(),
+            "spark_faults": self._sparks(length_mm).tolist(),
             **melt,
         }
 
@@ -722,17 +724,15 @@ class CableLine(Unit):
         noise = self.noise.standard_normal((len(times), 5 + len(spec.pay_off_from)))
         length, speed, slope = self._path.motion(times)
         moving = speed > 0.0
-        diameter, eccentricity = self._gauge(times, length, moving, noise[:, :2])
         measured = np.where(moving, speed + 0.0035 * self._top_mps * noise[:, 2], 0.0)
         tension = spec.tension_kn * (0.3 + 0.7 * speed / self._top_mps)
         return {
-            "state": self.state.at(times).tolist(),
-            **self._counters(times),
+            "state": self.state.told(times),
+            **self._counters(times, length),
             "speed_mps": rounded(np.maximum(measured, 0.0), 5),
-            "diameter_mm": diameter,
+            **self._gauge(times, length, moving, noise[:, :2]),
             "tension_kn": rounded(tension + 0.05 * noise[:, 3], 2),
-            "eccentricity_ratio": eccentricity,
-            "derated": self.derated.at(times).tolist(),
+            "derated": self.derated.told(times),
             **self._melt(length, speed, noise[:, 4]),
             **self._pay_offs(slope, noise[:, 5:]),
         }
@@ -760,18 +760,19 @@ class CableLine(Unit):
         """Dancers give way when the line speeds up, and hold the tension but for a tenth."""
         spec = self.spec
         give = slope / spec.ramp_mps2
+        sway = noise.T
+        pull_kn = spec.pay_off_kn * (1.0 + 0.1 * give + 0.01 * sway)
+        pulls, dancers = rows_rounded(pull_kn, 3), rows_rounded(0.5 - 0.2 * give - 0.02 * sway, 3)
         out: dict[str, Sequence[float | int | None]] = {}
-        for at in range(len(spec.pay_off_from)):
-            sway = noise[:, at]
-            pull_kn = spec.pay_off_kn * (1.0 + 0.1 * give + 0.01 * sway)
-            out[f"pay_off{at + 1}_kn"] = rounded(pull_kn, 3)
-            out[f"dancer{at + 1}_ratio"] = rounded(0.5 - 0.2 * give - 0.02 * sway, 3)
+        for at, (pull, dancer) in enumerate(zip(pulls, dancers, strict=True), 1):
+            out[f"pay_off{at}_kn"], out[f"dancer{at}_ratio"] = pull, dancer
         return out
 
     def _gauge(
         self, times: Times, length: Floats, moving: Flags, noise: Floats
-    ) -> tuple[list[float | None], list[float | None]]:
-        """Read both gauges, on the cable that is there."""
+    ) -> dict[str, Sequence[float | int | None]]:
+        """Read both gauges, on the cable that is there; where nothing is extruded there is nothing
+        to be off the centre."""
         spec = self.spec
         there = length - spec.gauge_m
         seen = moving & (there >= 0.0)
@@ -780,14 +781,31 @@ class CableLine(Unit):
         ratio = np.abs(spec.eccentricity_ratio + cable.centring_ratio) + 0.0005 * noise[:, 1]
         diameter = np.rint(mm * _DIAMETER).astype(np.int64)
         eccentricity = np.rint(np.maximum(ratio, 0.0) * _ECCENTRICITY).astype(np.int64)
-        self.gauged.append((times[seen], diameter[seen], eccentricity[seen]))
-        return (
-            _shown(on_grid(diameter, _DIAMETER), seen),
-            _shown(on_grid(eccentricity, _ECCENTRICITY), seen),
-        )
+        readings = (diameter, eccentricity)
+        self.gauged.append((times[seen], *(c[seen].astype(np.int32) for c in readings)))
+        told = {"diameter_mm": _shown(on_grid(diameter, _DIAMETER), seen)}
+        if spec.wall_mm:
+            told["eccentricity_ratio"] = _shown(on_grid(eccentricity, _ECCENTRICITY), seen)
+        return told
 
 
-def _shown(values: list[float], seen: Flags) -> list[float | None]:
+def _without(spec: CableLineSpec) -> frozenset[str]:
+    """Channels of its kind that a line has nothing for."""
+    of_pay_offs = {n: (f"pay_off{n}_kn", f"dancer{n}_ratio") for n in range(1, _PAY_OFFS + 1)}
+    gone = {name for n in range(len(spec.pay_off_from), _PAY_OFFS) for name in of_pay_offs[n + 1]}
+    gone |= {*(() if spec.wall_mm else _EXTRUDED)}
+    gone |= {*(_LINK if spec.control == "local" else ())}
+    return frozenset(gone)
+
+
+def _whole(values: Floats, per_one: int) -> Ints:
+    """In whole steps of an instrument that shows what it has passed."""
+    return np.floor(values * per_one + 1e-6).astype(np.int64)
+
+
+def _shown(values: list[float], seen: Flags) -> Sequence[float | int | None]:
+    if seen.all():
+        return values
     return [v if there else None for v, there in zip(values, seen.tolist(), strict=True)]
 
 

@@ -28,7 +28,7 @@ so that it does not matter how far one looks ahead.
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 from zlib import crc32
 
 import numpy as np
@@ -36,7 +36,7 @@ from pydantic import Field
 
 from config.units import Kilowatts, Ratio, Seconds
 from ingest.messages import Floats
-from ingest.packml import Maintenance, Mode
+from ingest.packml import Mode
 from ingest.packml import PackML as S
 from simulator.cycles import Cycles, Phase, Warmth
 from simulator.device import (
@@ -63,7 +63,6 @@ from simulator.lags import noise
 from simulator.mes import LOT_CHANNELS
 from simulator.plant.floor import Floor
 from simulator.plant.material import Container, Output
-from simulator.plant.operators import Task
 from simulator.plant.routes import Order
 from simulator.plant.shots import Coming, Limits, Run, Shots
 
@@ -203,7 +202,7 @@ class CastingCell(Unit):
     below its lower limit, and by 15 % if the gate is frozen. Both are measured to a tenth.
     """
 
-    channels: ClassVar[Mapping[str, str]] = {
+    channels: Mapping[str, str] = {
         "state": "PackML", "mode": "1", "maintenance": "1", "produced": "1", "scrap": "1",
         "rework": "1", "inspected": "1", "first_pass": "1", "quantity": "1", "planned_scrap": "1",
         "energy_kwh": "kWh", "co2_kg_per_kwh": "kg/kWh", "phase": "1", "metal_c": "degC",
@@ -440,7 +439,7 @@ class CastingCell(Unit):
         yield from self.pace(S.STOPPING, 5.0)
         self.mode.set(self.env.now, Mode.MAINTENANCE)
         self.enter(S.STOPPED)
-        yield from self._be_maintained("maintain", self.spec.maintain_s)
+        yield from self.be_maintained("maintain", self.spec.maintain_s)
         self.mode.set(self.env.now, Mode.PRODUCTION)
         self._until_service_ns = ns(self.spec.maintain_every_h * 3_600)
         yield from self.rest()
@@ -451,7 +450,7 @@ class CastingCell(Unit):
         if self.dice.random() < self.spec.abort_ratio:
             yield from self.pace(S.ABORTING, 2.0)
             self.enter(S.ABORTED)
-            yield from self._be_maintained("repair", repair_s)
+            yield from self.be_maintained("repair", repair_s)
             yield from self.pace(S.CLEARING, 30.0)
             yield from self.pace(S.STOPPED, 5.0)
             yield from self.rest()
@@ -459,19 +458,10 @@ class CastingCell(Unit):
         else:
             yield from self.pace(S.HOLDING, 3.0)
             self.enter(S.HELD)
-            yield from self._be_maintained("repair", repair_s)
+            yield from self.be_maintained("repair", repair_s)
             yield from self.pace(S.UNHOLDING, 5.0)
             self.enter(S.EXECUTE)
         self._until_failure_ns = ns(self.dice.exponential(self.spec.mtbf_s))
-
-    def _be_maintained(self, task: Task, seconds: float) -> Process:
-        """In the present state wait for a person, and for the work to be done."""
-        yield from self.floor.operators.fetch(task)
-        why = Maintenance.CORRECTIVE if task == "repair" else Maintenance.PREVENTIVE
-        self.maintenance.set(self.env.now, why)
-        yield self.env.timeout(ns(seconds))
-        self.floor.operators.release(task)
-        self.maintenance.set(self.env.now, Maintenance.NONE)
 
     def first_reports(self, t_ns: int) -> list[Report]:
         """State and counters at the start."""
@@ -486,31 +476,37 @@ class CastingCell(Unit):
         ]  # fmt: skip
 
     def reports(self, stretch: Stretch) -> list[Report]:
-        """States and shots at once, signals by the pane."""
+        """States and shots at once, signals by the pane. Without samples: the energy."""
         die_c = self._die.follow(stretch)[0]
         signals = self.process_reports(stretch, self._signals(stretch, die_c))
-        return [*self.state_reports(stretch), *signals, *self._shot_reports(stretch)]
+        return [
+            *self.state_reports(stretch), *signals, *self.counter_reports(stretch),
+            *self._shot_reports(stretch),
+        ]  # fmt: skip
 
     def _signals(self, stretch: Stretch, die_c: Floats) -> dict[str, list[float] | list[int]]:
         spec, times = self.spec, stretch.times
         if not len(times):
             return {}
-        phase = self.phases.phase(times)
+        phase, energy = self.phases.follow(times)
         strays = self.noise.standard_normal((len(times), 3)).T  # so that blocks change no draw
-        locking = np.where(_LOCKED[phase], spec.locking_kn * (1.0 + 0.01 * strays[0]), 0.0)
-        gaps = np.diff(times, prepend=self._sampled_ns) / ns(_HOLDING_S)
-        holding = noise(self._holding, strays[2], gaps)
+        locking = _LOCKED[phase] * (0.1 * spec.locking_kn) * (1.0 + 0.01 * strays[0])
+        gaps = np.empty(len(times))
+        gaps[0], gaps[1:] = times[0] - self._sampled_ns, times[1:] - times[:-1]
+        holding = noise(self._holding, strays[2], gaps / ns(_HOLDING_S))
         self._holding, self._sampled_ns = float(holding[-1]), int(times[-1])
         heat = (die_c - _AMBIENT_C) / (spec.die_c - _AMBIENT_C)
+        metal_c = spec.metal_c + _HOLDING_SD_C * holding
+        felt_c = die_c + 0.4 * strays[1] + _SWING_C[phase] * heat
         return {
-            "state": self.state.at(times).tolist(),
-            "produced": self.produced.at(times).tolist(),
-            "scrap": self.scrap.at(times).tolist(),
-            "energy_kwh": on_grid(self.energy.at(times), 100_000),
+            "state": self.state.told(times),
+            "produced": self.produced.told(times),
+            "scrap": self.scrap.told(times),
+            "energy_kwh": on_grid(energy, 100_000),
             "phase": phase.tolist(),
-            "metal_c": rounded(spec.metal_c + _HOLDING_SD_C * holding, 1),
-            "die_c": rounded(die_c + 0.4 * strays[1] + _SWING_C[phase] * heat, 1),
-            "locking_kn": (np.rint(locking / 10.0).astype(np.int64) * 10).tolist(),
+            "metal_c": rounded(metal_c, 1),
+            "die_c": rounded(felt_c, 1),
+            "locking_kn": (10 * np.rint(locking).astype(np.int64)).tolist(),
         }
 
     def _shot_reports(self, stretch: Stretch) -> list[Report]:
@@ -526,13 +522,13 @@ class CastingCell(Unit):
         means = np.array((spec.slow_mps, spec.fast_mps, spec.vacuum_mbar))
         strays = self._gauge_dice.standard_normal((len(ends_ns), len(means)))
         slow_mps, fast_mps, vacuum_mbar = (means * np.maximum(1.0 + _GAUGES * strays, 0.1)).T
-        produced = self.produced.at(times).tolist()
+        produced = self.produced.told(times)
         ch = {
             "produced": produced,
-            "scrap": self.scrap.at(times).tolist(),
-            "rework": self.rework.at(times).tolist(),
+            "scrap": self.scrap.told(times),
+            "rework": self.rework.told(times),
             "inspected": produced,
-            "first_pass": self.first_pass.at(times).tolist(),
+            "first_pass": self.first_pass.told(times),
             "cycle_s": cycle_s.tolist(),
             "dose_kg": rounded(dose_kg, 3),
             "biscuit_mm": biscuit_mm.tolist(),

@@ -16,15 +16,14 @@ the plateaus of the recording.
 
 from array import array
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 from zlib import crc32
 
 import numpy as np
 
 from config.units import NS_PER_MS, NS_PER_S, Kilowatts, Ratio, Seconds
-from ingest.messages import Floats
+from ingest.messages import Floats, Times
 from ingest.packml import PackML as S
 from simulator.cycles import Cycles, Phase, Warmth
 from simulator.device import (
@@ -39,16 +38,15 @@ from simulator.device import (
     Report,
     Steps,
     Stretch,
-    Unit,
     event_reports,
     ns,
     on_grid,
-    rounded,
+    rows_rounded,
 )
 from simulator.mes import LOT_CHANNELS
-from simulator.plant.control import RETRY_NS, SERVICE_CHANNELS, Lane, arrive
+from simulator.plant.control import RETRY_NS, SERVICE_CHANNELS, CalmLane, Lane, arrive
+from simulator.plant.fed import FedUnit
 from simulator.plant.floor import Floor
-from simulator.plant.material import Container, Output
 from simulator.plant.routes import Order
 
 INTERLOCK_BYTES = 120
@@ -109,7 +107,11 @@ _SOON_NS = NS_PER_S
 _ROWS = 256
 _AHEAD = 64
 """Cycles computed at a time, at most: heartbeats of all that time are kept."""
-_STOPPED = (S.HOLDING, S.HELD, S.UNHOLDING)
+_STOPPED = frozenset((S.HOLDING, S.HELD, S.UNHOLDING))
+_CURRENTS, _TEMPERATURES, _SPEEDS = (
+    tuple(f"{what}_j{j}_{unit}" for j in range(JOINTS))
+    for what, unit in (("current", "a"), ("temperature", "c"), ("speed", "radps"))
+)
 
 
 class RobotArmSpec(DeviceSpec):
@@ -230,7 +232,7 @@ def _ns(seconds: Floats) -> Ints:
     return np.rint(seconds * NS_PER_S).astype(np.int64)
 
 
-class RobotArm(Unit):
+class RobotArm(FedUnit):
     """Trims each piece of each container it is given.
 
     A cycle is uniform between its bounds, plus the interlock's round trip over the link; in
@@ -240,12 +242,11 @@ class RobotArm(Unit):
     stops are computed at a time; each asks the interlock when the one before it is over.
     """
 
-    channels: ClassVar[Mapping[str, str]] = {
+    channels: Mapping[str, str] = {
         "state": "PackML", "produced": "1", "scrap": "1", "energy_kwh": "kWh",
         "co2_kg_per_kwh": "kg/kWh", "phase": "1", "protective_stop": "1", "grip_lost": "1",
-        **{f"current_j{j}_a": "A" for j in range(JOINTS)},
-        **{f"temperature_j{j}_c": "degC" for j in range(JOINTS)},
-        **{f"speed_j{j}_radps": "rad/s" for j in range(JOINTS)},
+        **dict.fromkeys(_CURRENTS, "A"), **dict.fromkeys(_TEMPERATURES, "degC"),
+        **dict.fromkeys(_SPEEDS, "rad/s"),
         "cycle_s": "s", "wait_s": "s", "bin": "1", "count": "1", "down": "1", **SERVICE_CHANNELS,
         **LOT_CHANNELS,
     }  # fmt: skip
@@ -265,17 +266,9 @@ class RobotArm(Unit):
         self.grip_lost = Steps(now, 0)
         """1 while it grips a piece again that it had lost."""
         self.cycles = Trims()
-        self.output = Output(
-            self.env, floor.plant.pieces_per_container, spec.output_slots, self._call
-        )
-        self._input: deque[Container] = deque()
-        self._bell = Bell(self.env)
-        self._coming = 0
+        self.lanes(spec.input_slots, spec.output_slots, Bell(self.env))
         self._step = 1
         """Steps done with a piece that it has trimmed."""
-        self._at_work: deque[int] = deque()
-        """When each piece of the container at work was shot, those done in the present run of
-        cycles included."""
         identity = crc32(self.path.encode())
         self._rows = Coming(spec, np.random.default_rng([floor.seed, identity, 2]))
         self._scale = spec.gravity_a / _REST_A[1]
@@ -290,27 +283,6 @@ class RobotArm(Unit):
     def watts(self, state: S) -> int:
         """What it draws while it stands."""
         return round(self.spec.idle_kw * 1000)
-
-    def free(self) -> int:
-        """Containers there is room for, those on their way counted."""
-        return self.spec.input_slots - self._coming - len(self._input) - bool(self._at_work)
-
-    def reserve(self) -> None:
-        """One will come."""
-        self._coming += 1
-
-    def receive(self, container: Container) -> None:
-        """It is here."""
-        self._coming -= 1
-        self._input.append(container)
-        self._bell.ring()
-
-    def _call(self, container: Container) -> None:
-        self.floor.onward(container, self)
-
-    def pieces(self) -> int:
-        """At the input, in hand, and on the output lane."""
-        return sum(c.pieces for c in self._input) + len(self._at_work) + self.output.pieces()
 
     def run(self) -> Process:
         """Work off container after container."""
@@ -374,6 +346,15 @@ class RobotArm(Unit):
         starts, begins = [self.env.now], list[int]()
         late: Process | None = None
         spoilt = False  # a loss may end the order: nobody may know of it before it happens
+        for wait_ns in self._waits(most):
+            if rows.stops[row] or spoilt or not left or starts[-1] > last_ns:
+                break
+            begins.append(starts[-1] + wait_ns)
+            starts.append(begins[-1] + takes_ns[row])
+            spoilt = spoils[row]
+            left -= not spoilt
+            row += 1
+        self._asked(starts[:-1])
         while left and not spoilt and starts[-1] <= last_ns and len(begins) < most:
             answer = self._ask(starts[-1])
             if not isinstance(answer, int):
@@ -459,6 +440,23 @@ class RobotArm(Unit):
             self.floor.flow.lose(self.env.now, self.floor.flow.production_loss, order)
         self.output.put_many(order, pieces, self._step)
 
+    def _waits(self, most: int) -> Iterator[int]:
+        """How long the next questions to the interlock will take, as far as that is known now and
+        none takes long."""
+        up, down = self.control.up, self.control.down
+        if isinstance(up, CalmLane) and isinstance(down, CalmLane):
+            ups, downs = (lane.ahead(most, INTERLOCK_BYTES) for lane in (up, down))
+            for up_ns, down_ns in zip(ups, downs, strict=True):
+                if not (0 <= up_ns <= _SOON_NS and 0 <= down_ns <= _SOON_NS):
+                    return
+                yield up_ns + down_ns
+
+    def _asked(self, t_ns: Sequence[int]) -> None:
+        """Ask at times as foreseen."""
+        up, down = self.control.up, self.control.down
+        if len(t_ns) and isinstance(up, CalmLane) and isinstance(down, CalmLane):
+            down.send_in_turn(up.send_in_turn(t_ns, INTERLOCK_BYTES), INTERLOCK_BYTES)
+
     def _ask(self, t_ns: int) -> int | Process:
         """Ask the interlock at a time, now or later: when its answer is there, or, if that takes
         long, how to wait for it from that time on."""
@@ -492,10 +490,10 @@ class RobotArm(Unit):
             "state": state, "produced": (0,), "scrap": (0,), "energy_kwh": (0.0,), "phase": (0,),
             "protective_stop": (0,), "grip_lost": (0,),
         }  # fmt: skip
-        for j in range(JOINTS):
-            ch[f"current_j{j}_a"] = (round(self._scale * _REST_A[j], 2),)
-            ch[f"temperature_j{j}_c"] = (round(float(self._windings.now_c[j]), 1),)
-            ch[f"speed_j{j}_radps"] = (0.0,)
+        for j, now_c in enumerate(self._windings.now_c.tolist()):
+            ch[_CURRENTS[j]] = (round(self._scale * _REST_A[j], 2),)
+            ch[_TEMPERATURES[j]] = (round(now_c, 1),)
+            ch[_SPEEDS[j]] = (0.0,)
         return [
             self.state_report(t_ns),
             Columns(self.asset, "process", t_ns, (t_ns,), ch),
@@ -503,39 +501,51 @@ class RobotArm(Unit):
         ]
 
     def reports(self, stretch: Stretch) -> list[Report]:
-        """States and cycles at once, signals and delay histograms by the pane."""
+        """States and cycles at once, signals and delay histograms by the pane; without samples the
+        energy now and then, and troubles as they come and go."""
         windings = self._windings.follow(stretch)
-        ch: dict[str, Sequence[float | int | None]] = {}
-        if len(times := stretch.times):
-            phase, state = self.phases.phase(times), self.state.at(times)
-            stray, swing = self.noise.standard_normal((len(times), 2, JOINTS)).swapaxes(0, 1)
-            current = self._scale * (_MEAN_A[phase] + _SPREAD_A[phase] * stray)
-            speed = np.clip(_SPREAD_RADPS[phase] * swing, -_FASTEST_RADPS, _FASTEST_RADPS)
-            ch = {
-                "state": state.tolist(),
-                "produced": self.produced.at(times).tolist(),
-                "energy_kwh": on_grid(self.energy.at(times), 100_000),
-                "phase": phase.tolist(),
-                "protective_stop": np.isin(state, _STOPPED).astype(np.int64).tolist(),
-                "grip_lost": self.grip_lost.at(times).tolist(),
-            }
-            for j in range(JOINTS):
-                ch[f"current_j{j}_a"] = rounded(current[:, j], 2)
-                ch[f"temperature_j{j}_c"] = rounded(windings[j], 1)
-                ch[f"speed_j{j}_radps"] = rounded(speed[:, j], 3)
+        signals = self._signals(stretch.times, windings) if len(stretch.times) else {}
         return [
-            *self.state_reports(stretch), *self.process_reports(stretch, ch),
+            *self.state_reports(stretch), *self.process_reports(stretch, signals),
+            *self.counter_reports(stretch, self._told, self.grip_lost),
             *self._cycle_reports(stretch),
             *self.control.reports(stretch),
         ]  # fmt: skip
+
+    def _signals(self, times: Times, windings: Floats) -> dict[str, Sequence[float | int | None]]:
+        phase, energy = self.phases.follow(times)
+        state = self.state.told(times)
+        stray, swing = self.noise.standard_normal((len(times), 2, JOINTS)).swapaxes(0, 1)
+        current = self._scale * (_MEAN_A[phase] + _SPREAD_A[phase] * stray)
+        speed = _SPREAD_RADPS[phase] * swing
+        speed = np.minimum(np.maximum(speed, -_FASTEST_RADPS), _FASTEST_RADPS)
+        ch: dict[str, Sequence[float | int | None]] = {
+            "state": state,
+            "produced": self.produced.told(times),
+            "energy_kwh": on_grid(energy, 100_000),
+            "phase": phase.tolist(),
+            **self._troubles(times, state),
+        }
+        ch.update(zip(_CURRENTS, rows_rounded(current.T, 2), strict=True))
+        ch.update(zip(_TEMPERATURES, rows_rounded(windings, 1), strict=True))
+        ch.update(zip(_SPEEDS, rows_rounded(speed.T, 3), strict=True))
+        return ch
+
+    def _told(self, times: Times) -> dict[str, Sequence[float | int | None]]:
+        energy = on_grid(self.energy.at(times), 100_000)
+        return {"energy_kwh": energy, **self._troubles(times, self.state.told(times))}
+
+    def _troubles(self, times: Times, state: Sequence[int]) -> dict[str, Sequence[int]]:
+        stopped = [int(now in _STOPPED) for now in state]
+        return {"protective_stop": stopped, "grip_lost": self.grip_lost.told(times)}
 
     def _cycle_reports(self, stretch: Stretch) -> list[Report]:
         which = self.cycles.between(stretch.after_ns, stretch.to_ns)
         ends_ns = self.cycles.end_ns[which].tolist()
         times = np.array(ends_ns, dtype=np.int64)
-        ch = {
-            "produced": self.produced.at(times).tolist(),
-            "scrap": self.scrap.at(times).tolist(),
+        ch: dict[str, Sequence[float | int | None]] = {
+            "produced": self.produced.told(times),
+            "scrap": self.scrap.told(times),
             "cycle_s": [ms / 1000 for ms in self.cycles.cycle_ms[which]],
             "wait_s": [us / 1_000_000 for us in self.cycles.wait_us[which]],
         }

@@ -17,9 +17,8 @@ more of its order wait at the input.
 
 from array import array
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Generator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 from zlib import crc32
 
 import numpy as np
@@ -28,7 +27,7 @@ from pydantic import Field
 from simpy import Event
 
 from config.units import NS_PER_MS, Kilowatts, Ratio, Seconds
-from ingest.packml import Maintenance, Mode
+from ingest.packml import Mode
 from ingest.packml import PackML as S
 from simulator.cycles import MILLION, Cycles, Phase
 from simulator.device import (
@@ -40,16 +39,14 @@ from simulator.device import (
     Report,
     Steps,
     Stretch,
-    Unit,
     event_reports,
     ns,
     on_grid,
     rounded,
 )
 from simulator.mes import LOT_CHANNELS
+from simulator.plant.fed import FedUnit
 from simulator.plant.floor import Floor
-from simulator.plant.material import Container, Output
-from simulator.plant.operators import Task
 from simulator.plant.routes import Order, Step
 
 Flags = NDArray[np.bool_]
@@ -140,7 +137,7 @@ class _Batch:
         """Pieces a cycle, but for the last one."""
 
 
-class WorkUnit(Unit):
+class WorkUnit(FedUnit):
     """Works on container after container, or lot after lot.
 
     Breakdowns come as a Poisson process over running time. Without disturbance a container of n
@@ -151,7 +148,7 @@ class WorkUnit(Unit):
     cycle.
     """
 
-    channels: ClassVar[Mapping[str, str]] = {
+    channels: Mapping[str, str] = {
         "state": "PackML", "mode": "1", "maintenance": "1", "produced": "1", "scrap": "1",
         "rework": "1", "inspected": "1", "first_pass": "1", "quantity": "1", "planned_scrap": "1",
         "energy_kwh": "kWh", "co2_kg_per_kwh": "kg/kWh", "power_kw": "kW", "cycle_s": "s",
@@ -171,17 +168,9 @@ class WorkUnit(Unit):
         self.rework = Steps(now, 0)
         self.first_pass = Steps(now, 0)
         self.done = Done()
-        self.output = Output(
-            self.env, floor.plant.pieces_per_container, spec.output_slots, self._call
-        )
-        self._input: deque[Container] = deque()
-        self._bell = floor.dispatch.bell(self)
-        self._coming = 0
-        self._at_work: deque[int] = deque()
-        """When each piece of the container at work entered, those lost in the present run
-        included."""
+        self.lanes(spec.input_slots, spec.output_slots, floor.dispatch.bell(self))
         self._lost_ns: list[int] = []
-        """When those are lost."""
+        """When pieces at work are lost in the present run."""
         self._tool: str | None = None
         identity = crc32(self.path.encode())
         self._cycle_dice = np.random.default_rng([floor.seed, identity, 2])
@@ -196,27 +185,12 @@ class WorkUnit(Unit):
     # Material
 
     def free(self) -> int:
-        """Containers there is room for, those on their way counted."""
-        left = self.spec.input_slots - self._coming - len(self._input) - bool(self._at_work)
-        return max(left, 1) if self.spec.put_aside else left
-
-    def reserve(self) -> None:
-        """One will come."""
-        self._coming += 1
-
-    def receive(self, container: Container) -> None:
-        """It is here."""
-        self._coming -= 1
-        self._input.append(container)
-        self._bell.ring()
-
-    def _call(self, container: Container) -> None:
-        self.floor.onward(container, self)
+        """Containers there is room for; where they can be put aside there is for one more."""
+        return max(super().free(), 1) if self.spec.put_aside else super().free()
 
     def pieces(self) -> int:
-        """At the input, in work, and on the output lane."""
-        at_work = len(self._at_work) - bisect_right(self._lost_ns, self.env.now)
-        return sum(c.pieces for c in self._input) + at_work + self.output.pieces()
+        """At the input, at work but for those lost by now, and on the output lane."""
+        return super().pieces() - bisect_right(self._lost_ns, self.env.now)
 
     # Life
 
@@ -404,7 +378,7 @@ class WorkUnit(Unit):
         yield from self.pace(S.STOPPING, 5.0)
         self.mode.set(self.env.now, Mode.MAINTENANCE)
         self.enter(S.STOPPED)
-        yield from self._be_maintained(Maintenance.PREVENTIVE, self.spec.maintain_s)
+        yield from self.be_maintained("maintain", self.spec.maintain_s)
         self.mode.set(self.env.now, Mode.PRODUCTION)
         self._until_service_ns = ns(self.spec.maintain_every_h * 3_600)
         yield from self.rest()
@@ -415,7 +389,7 @@ class WorkUnit(Unit):
         if self.dice.random() < self.spec.abort_ratio:
             yield from self.pace(S.ABORTING, 2.0)
             self.enter(S.ABORTED)
-            yield from self._be_maintained(Maintenance.CORRECTIVE, repair_s)
+            yield from self.be_maintained("repair", repair_s)
             yield from self.pace(S.CLEARING, 5.0)
             self.enter(S.STOPPED)
             yield from self.rest()
@@ -423,19 +397,10 @@ class WorkUnit(Unit):
         else:
             yield from self.pace(S.HOLDING, 2.0)
             self.enter(S.HELD)
-            yield from self._be_maintained(Maintenance.CORRECTIVE, repair_s)
+            yield from self.be_maintained("repair", repair_s)
             yield from self.pace(S.UNHOLDING, 2.0)
             self.enter(S.EXECUTE)
         self._until_failure_ns = ns(self.dice.exponential(self.spec.mtbf_s))
-
-    def _be_maintained(self, why: Maintenance, seconds: float) -> Process:
-        """In the present state wait for a person, and for the work to be done."""
-        task: Task = "repair" if why is Maintenance.CORRECTIVE else "maintain"
-        yield from self.floor.operators.fetch(task)
-        self.maintenance.set(self.env.now, why)
-        yield self.env.timeout(ns(seconds))
-        self.floor.operators.release(task)
-        self.maintenance.set(self.env.now, Maintenance.NONE)
 
     # Reports
 
@@ -451,34 +416,38 @@ class WorkUnit(Unit):
         ]  # fmt: skip
 
     def reports(self, stretch: Stretch) -> list[Report]:
-        """States and cycles at once, signals by the pane."""
+        """States and cycles at once, signals by the pane. Without samples: the energy."""
         signals = self._signals(stretch) if len(stretch.times) else {}
         process = self.process_reports(stretch, signals)
-        return [*self.state_reports(stretch), *process, *self._cycle_reports(stretch)]
+        return [
+            *self.state_reports(stretch), *process, *self.counter_reports(stretch),
+            *self._cycle_reports(stretch),
+        ]  # fmt: skip
 
     def _signals(self, stretch: Stretch) -> dict[str, Sequence[float | int | None]]:
         spec, times = self.spec, stretch.times
-        runs = self.cycles.phase(times) > 0
+        phase, energy = self.cycles.follow(times)
+        runs = phase > 0
         draw = np.where(runs, spec.power_kw, spec.standby_kw)
         stray = 1.0 + np.where(runs, 0.1, 0.01) * self.noise.standard_normal(len(times))
         return {
-            "state": self.state.at(times).tolist(),
-            "produced": self.produced.at(times).tolist(),
-            "scrap": self.scrap.at(times).tolist(),
-            "energy_kwh": on_grid(self.energy.at(times), 100_000),
+            "state": self.state.told(times),
+            "produced": self.produced.told(times),
+            "scrap": self.scrap.told(times),
+            "energy_kwh": on_grid(energy, 100_000),
             "power_kw": rounded(np.maximum(draw * stray, 0.0), 2),
         }
 
     def _cycle_reports(self, stretch: Stretch) -> list[Report]:
         which = self.done.between(stretch.after_ns, stretch.to_ns)
         times = np.array(self.done.end_ns[which], dtype=np.int64)
-        produced = self.produced.at(times).tolist()
+        produced = self.produced.told(times)
         return event_reports(self.asset, "event", stretch, times.tolist(), {
             "produced": produced,
-            "scrap": self.scrap.at(times).tolist(),
-            "rework": self.rework.at(times).tolist(),
+            "scrap": self.scrap.told(times),
+            "rework": self.rework.told(times),
             "inspected": produced,
-            "first_pass": self.first_pass.at(times).tolist(),
+            "first_pass": self.first_pass.told(times),
             "cycle_s": on_grid(np.array(self.done.cycle_ms[which], dtype=np.int64), 1_000),
         })  # fmt: skip
 

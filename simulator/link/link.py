@@ -35,6 +35,7 @@ _FIRST_BLOCK, _LAST_BLOCK = 16, 256
 _FEW = 24
 """Below this many messages a loop is faster than columns."""
 _ACK_BYTES = 60
+_NO_RUN = 0xA11CE
 _NO_CELL, _NO_DEPTH = np.zeros(1, np.int64), np.zeros(1)
 _TRACE = (
     "sent_ns",
@@ -48,6 +49,8 @@ _TRACE = (
     "cell",
     "cause",
 )
+TRACED = (*(name for name in _TRACE if name != "order_ns"), *AIR_PARTS)
+"""The columns of a trace that was taken."""
 _BROKER, _DROP, _RADIO = map(CAUSES.index, ("broker", "drop", "radio"))
 _MAX_LOSSES = 6
 """Losses in a row of one segment; a bound for the doubling of the timeout."""
@@ -76,7 +79,7 @@ class Link:
     ) -> None:
         self.profile = profile
         self.faults = tuple(faults)
-        self._seed = seed
+        self._seed, self._layout = seed, layout
         self._cell = Cell(profile.radio, seed) if profile.radio.kind == "cellular" else None
         self._around = Surroundings(profile, seed, layout, faults, start_ns)
         self._restarts = Restarts(faults, start_ns, seed)
@@ -90,6 +93,16 @@ class Link:
     def cell_names(self) -> tuple[str, ...]:
         """Of the cells by number, as a trace has it; a wire is one of its own."""
         return self._around.cell_names
+
+    @property
+    def described(self) -> str:
+        """All that is known of the network itself: what neither faults nor the seed decide."""
+        layout = "" if self._layout is None else self._layout.model_dump_json()
+        return self.profile.model_dump_json() + layout
+
+    def alike(self) -> "Link":
+        """The same network with dice of its own, those of no run, and without faults."""
+        return Link(self.profile, _NO_RUN, self._layout)
 
     def bearer(
         self, ue: str, direction: Direction, slice: str | None = None, *, trace: bool = False

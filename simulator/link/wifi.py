@@ -48,9 +48,6 @@ class Contended:
         wait_ns = 0
         if self._backlog is not None:
             wait_ns = sum(self._backlog.one(ready_ns, n_bytes, cell))
-        return self._sent(ready_ns, n_bytes, dice, wait_ns)
-
-    def _sent(self, ready_ns: int, n_bytes: int, dice: list[int], wait_ns: int) -> tuple[int, bool]:
         air_ns, access_ns, attempts = n_bytes * self._byte_ps // 1_000, 0, 1
         if ready_ns > self._free_ns:
             access_ns, heard, attempts = dice
@@ -66,15 +63,31 @@ class Contended:
     def many(
         self, ready_ns: Ints, n_bytes: Ints, dice: Ints, depth: Floats, cell: Ints
     ) -> tuple[Ints, Flags]:
-        # Who contends and who joins depends on the message before: a plain loop.
-        n = len(ready_ns)
-        waits = [0] * n
+        # Who contends and who joins depends on the message before: a plain loop, as `one`.
+        air_ns = n_bytes * self._byte_ps // 1_000
+        work_ns = air_ns
         if self._backlog is not None:
             wait_ns, served_ns = self._backlog.many(ready_ns, n_bytes, cell)
-            waits = (wait_ns + served_ns).tolist()
-        rows = zip(ready_ns.tolist(), n_bytes.tolist(), dice.T.tolist(), waits, strict=True)
-        done = [self._sent(*row) for row in rows]
-        return (
-            np.array([at for at, _ in done], np.int64),
-            np.array([heard for _, heard in done], np.bool_),
-        )
+            work_ns = air_ns + wait_ns + served_ns
+        free_ns, is_heard = self._free_ns, int(self._aggregate_heard)
+        done: list[int] = []
+        hears: list[int] = []
+        joins: list[bool] = []
+        columns = (ready_ns, air_ns, work_ns + dice[0], dice[1])
+        for ready, air, takes, heard in zip(*(c.tolist() for c in columns), strict=True):
+            contends = ready > free_ns
+            if contends:
+                free_ns, is_heard = ready + takes, heard
+            else:
+                free_ns += air
+            done.append(free_ns)
+            hears.append(is_heard)
+            joins.append(not contends)
+        self._free_ns, self._aggregate_heard = free_ns, bool(is_heard)
+        done_ns = np.array(done, np.int64)
+        if self.parts is not None:
+            join, none = np.array(joins, np.bool_), np.zeros_like(air_ns)
+            access_ns, attempts = np.where(join, 0, dice[0]), np.where(join, 1, dice[2])
+            queue_ns = done_ns - air_ns - access_ns - ready_ns
+            self.parts.columns(queue_ns, air_ns, access_ns, none, none, attempts)
+        return done_ns, np.array(hears, np.bool_)

@@ -167,9 +167,9 @@ class Plant(BaseModel):
     transport: Transport = Transport()
     """How containers are moved."""
     heartbeats: Literal["sent", "drawn"] = "sent"
-    """Whether every heartbeat between devices and their control is sent over the link, or only when
-    they would be missing is drawn, by a law measured on it: for runs of weeks. A link with faults
-    always carries them."""
+    """Whether every heartbeat between devices and their control is sent over the link, and every
+    message, or both are drawn, when heartbeats are missing and what messages take, by a law
+    measured on it: for runs of weeks. A link with faults always carries them."""
     node: Annotated[tuple[Node, ...], Field(strict=False)] = ()
     edge: Annotated[tuple[Edge, ...], Field(strict=False)] = ()
     device: Annotated[tuple[SerializeAsAny[DeviceSpec], ...], Field(strict=False, min_length=1)]

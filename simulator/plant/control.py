@@ -13,7 +13,6 @@ from config.units import NS_PER_MS, NS_PER_S
 from ingest import bins
 from ingest.messages import Asset, Times
 from simulator.device import (
-    PANE_NS,
     Columns,
     Ints,
     Process,
@@ -22,15 +21,19 @@ from simulator.device import (
     Stretch,
     World,
     event_reports,
+    pane_of,
+    spacing_of,
 )
 from simulator.link.link import Bearer, Direction
-from simulator.plant.silences import Heartbeats, Silences
+from simulator.plant.silences import Drawn, Heartbeats, Silences
 from simulator.plant.terminal import Terminal
 
 SLICE = "control"
 """Slice of control traffic, where the network has slices."""
 BEAT_NS = 200 * NS_PER_MS
 BEAT_BYTES = 100
+CONTROL_BYTES = (120, 120)
+"""A question or a reading up, an answer or a command down."""
 ORDER_BYTES = 700
 STATE_BYTES = 1_500
 RETRY_NS = NS_PER_S
@@ -48,7 +51,7 @@ class Lane:
     foresees: ClassVar[bool] = False
     """Whether ``quiet`` may be asked while somebody else may send."""
 
-    def __init__(self, bearer: Bearer, first_beat_ns: int) -> None:
+    def __init__(self, bearer: Bearer | Drawn, first_beat_ns: int) -> None:
         self._bearer = bearer
         self._beat_ns = first_beat_ns
         self._sent: list[int] = []
@@ -164,17 +167,21 @@ class Lane:
 
 
 class CalmLane(Lane):
-    """One direction on which heartbeats are not sent: when they would be missing is drawn."""
+    """One direction on which heartbeats are not sent: when they would be missing is drawn, and so
+    is what each message takes."""
 
     foresees = True
 
     def __init__(
-        self, bearer: Bearer, first_beat_ns: int, silences: Silences, told: Silences
+        self, bearer: Drawn, first_beat_ns: int, silences: Silences, told: Silences
     ) -> None:
         super().__init__(bearer, first_beat_ns)
+        self._drawn = bearer
         self._silences = silences
         self._told = told
         """The same, for reports, which come after."""
+        self._calm_ns = 0
+        """None begins from the last question to then."""
 
     @property
     def next_beat_ns(self) -> int:
@@ -184,34 +191,54 @@ class CalmLane(Lane):
     def advance(self, to_ns: int) -> None:
         """There is nothing to send."""
 
+    def send(self, t_ns: int, n_bytes: int) -> int | None:
+        """Of one message sent at a time, perhaps to come; in order of time."""
+        arrival_ns = self._drawn.send(t_ns, n_bytes)
+        self.made += 1
+        if arrival_ns is None:
+            self.lost += 1
+        else:
+            self._sent.append(t_ns)
+            self._arrived.append(arrival_ns)
+        return arrival_ns
+
+    def ahead(self, n: int, n_bytes: int) -> list[int]:
+        """See ``Drawn.ahead``."""
+        return self._drawn.ahead(n, n_bytes)
+
+    def send_in_turn(self, t_ns: Sequence[int], n_bytes: int) -> list[int]:
+        """See ``Drawn.send_in_turn``."""
+        arrivals_ns = self._drawn.send_in_turn(t_ns, n_bytes)
+        self.made += len(t_ns)
+        self._sent += t_ns
+        self._arrived += arrivals_ns
+        return arrivals_ns
+
     def heard_ns(self, t_ns: int) -> int:
-        self._pass(t_ns)
-        self._silences.forget(t_ns)
-        coming = self._silences.until(t_ns)
-        heard_ns = coming[0][0] if coming and coming[0][0] <= t_ns else t_ns
-        self._heard_ns = max(self._heard_ns, heard_ns)
+        starts, _ = self._silences.between(t_ns, t_ns + 1)
+        self._heard_ns = max(self._heard_ns, int(starts[0]) if len(starts) else t_ns)
         return self._heard_ns
 
     def quiet(self, from_ns: int, to_ns: int, limit_ns: int) -> int | None:
-        self._silences.forget(from_ns)
-        for last_ns, next_ns in self._silences.until(to_ns):
-            if last_ns >= to_ns:
-                break
-            quiet_ns = max(last_ns + limit_ns, from_ns)
-            if quiet_ns < min(next_ns, to_ns):
-                return quiet_ns
+        if to_ns <= self._calm_ns:  # as it mostly is
+            return None
+        starts, ends = self._silences.between(from_ns, to_ns)
+        if not len(starts):
+            self._calm_ns = self._silences.begins_ns()
+        else:
+            for last_ns, next_ns in zip(starts.tolist(), ends.tolist(), strict=True):
+                quiet_ns: int = max(last_ns + limit_ns, from_ns)
+                if quiet_ns < min(next_ns, to_ns):
+                    return quiet_ns
         return None
 
     def hears(self, from_ns: int, to_ns: int) -> int | None:
-        for last_ns, next_ns in self._silences.until(from_ns):
-            if last_ns <= from_ns < next_ns:
-                return next_ns
-        return from_ns + 1
+        _, ends = self._silences.between(from_ns, from_ns + 1)
+        return int(ends[0]) if len(ends) else from_ns + 1
 
-    def gaps(self, after_ns: int, to_ns: int) -> list[tuple[int, int]]:
-        """The silences that touch a stretch; ask stretch after stretch."""
-        self._told.forget(after_ns)
-        return [gap for gap in self._told.until(to_ns) if gap[0] < to_ns]
+    def gaps(self, after_ns: int, to_ns: int) -> tuple[Times, Times]:
+        """Beginnings and ends of the silences that touch a stretch; ask stretch after stretch."""
+        return self._told.between(after_ns, to_ns)
 
 
 SURVIVAL_NS = BEAT_NS
@@ -250,16 +277,19 @@ class Service:
         if to_ns - self._heard_ns > limit_ns:
             self._fail(self._heard_ns + limit_ns)
 
-    def note_gaps(self, gaps: Sequence[tuple[int, int]], to_ns: int) -> None:
-        """Follow what is known of the silences up to a time."""
-        for last_ns, next_ns in gaps:
-            fails_ns = last_ns + BEAT_NS + SURVIVAL_NS
-            if fails_ns >= next_ns or fails_ns > to_ns:
-                continue
-            if fails_ns > self._heard_ns:
-                self._fail(fails_ns)
-            if next_ns <= to_ns:
-                self.up.set(next_ns, 1)
+    def note_gaps(self, last_ns: Times, next_ns: Times, to_ns: int) -> None:
+        """Follow what is known of the silences up to a time: when each began and ended."""
+        fails_ns = last_ns + BEAT_NS + SURVIVAL_NS
+        down = (fails_ns < next_ns) & (fails_ns <= to_ns)
+        if down.any():
+            fails_ns, next_ns = fails_ns[down], next_ns[down]
+            changes = np.stack((fails_ns, next_ns), axis=1).ravel()
+            values = np.tile((0, 1), len(fails_ns))
+            known = int(fails_ns[0] <= self._heard_ns)  # that it fell into the first one
+            changes, values = changes[known:], values[known:]
+            over = int(next_ns[-1] > to_ns)  # the last one lasts
+            self.up.extend(changes[: len(changes) - over], values[: len(values) - over])
+            self.failures.add_many(fails_ns[known:])
         self._heard_ns = to_ns
 
     def _fail(self, t_ns: int) -> None:
@@ -289,21 +319,24 @@ class Control:
     """Both directions of one device, and what it publishes of their delays and their service."""
 
     def __init__(
-        self, terminal: Terminal, asset: Asset, now_ns: int, heartbeats: Heartbeats | None = None
-    ) -> None:
+        self, terminal: Terminal, asset: Asset, now_ns: int, heartbeats: Heartbeats | None = None,
+        sizes: tuple[int, int] = CONTROL_BYTES,
+    ) -> None:  # fmt: skip
         self.asset = asset
         self.terminal = terminal
         phase_ns = crc32(str(asset).encode()) % BEAT_NS
-        up, down = (terminal.bearer(way, SLICE) for way in (Direction.UP, Direction.DOWN))
+        ways = (Direction.UP, Direction.DOWN)
         if heartbeats is None:
-            self.up, self.down = Lane(up, now_ns + phase_ns), Lane(down, now_ns + phase_ns)
-        else:
             self.up, self.down = (
-                CalmLane(bearer, now_ns + phase_ns, *(
-                    heartbeats.silences(asset, way, SLICE, BEAT_NS, BEAT_BYTES) for _ in range(2)
-                ))
-                for way, bearer in ((Direction.UP, up), (Direction.DOWN, down))
-            )  # fmt: skip
+                Lane(terminal.bearer(way, SLICE), now_ns + phase_ns) for way in ways
+            )
+        else:
+            lanes: list[CalmLane] = []
+            for way, n_bytes in zip(ways, sizes, strict=True):
+                terminal.add(bearer := heartbeats.drawn(asset, way, SLICE), way, SLICE)
+                silences, told = (heartbeats.silences(asset, way, SLICE, n_bytes) for _ in range(2))
+                lanes.append(CalmLane(bearer, now_ns + phase_ns, silences, told))
+            self.up, self.down = lanes
         self.services = (Service("uplink", now_ns), Service("downlink", now_ns))
 
     def first_reports(self, t_ns: int) -> list[Columns]:
@@ -318,12 +351,12 @@ class Control:
         """Changes of a service; per second of arrival and direction a histogram of delays, one
         report per pane, whose last row has the misses of the pane. Bundled, changes only."""
         start_ns, end_ns = stretch.after_ns, stretch.to_ns
-        pane_ns = pane_of(stretch.times)
+        pane_ns = pane_of(spacing_of(stretch.times))
         panes = [*range(start_ns - start_ns % pane_ns, end_ns, pane_ns)]
         edges = [*panes, panes[-1] + pane_ns]
         keys: list[Ints] = []
         out: list[Report] = []
-        misses: list[list[int]] = []
+        misses: list[list[int] | list[None]] = []
         for way, (lane, service) in enumerate(
             zip((self.up, self.down), self.services, strict=True)
         ):
@@ -332,7 +365,8 @@ class Control:
             out += self._changes(service, lane, arrived, stretch)
             if stretch.bundled:
                 continue
-            misses.append(_misses(service, arrived, delay, edges))
+            known = not isinstance(lane, CalmLane)  # heartbeats that are not sent may be missed too
+            misses.append(_misses(service, arrived, delay, edges) if known else [None] * len(panes))
             second = (arrived - start_ns) // NS_PER_S
             keys.append((second * 2 + way) * _BINS + np.minimum(bins.bin_of(delay), _BINS - 1))
         if stretch.bundled:
@@ -362,13 +396,12 @@ class Control:
     ) -> list[Report]:
         after_ns, to_ns = stretch.after_ns, stretch.to_ns
         if isinstance(lane, CalmLane):
-            service.note_gaps(lane.gaps(after_ns, to_ns), to_ns)
+            service.note_gaps(*lane.gaps(after_ns, to_ns), to_ns)
         else:
             service.note(arrived, to_ns)
-        times = [t_ns for t_ns, _ in service.up.between(after_ns, to_ns)]
-        at = np.array(times, dtype=np.int64)
+        at = service.up.times(after_ns, to_ns)
         columns = {name: steps.at(at).tolist() for name, steps in service.logs.items()}
-        return event_reports(self.asset, "service", stretch, times, columns)
+        return event_reports(self.asset, "service", stretch, at.tolist(), columns)
 
 
 def _misses(service: Service, arrived: Times, delay: Ints, edges: Sequence[int]) -> list[int]:
@@ -377,11 +410,6 @@ def _misses(service: Service, arrived: Times, delay: Ints, edges: Sequence[int])
         return [service.longest_miss(delay)] * (len(edges) - 1)
     cuts = np.searchsorted(arrived, edges).tolist()
     return [service.longest_miss(delay[low:high]) for low, high in pairwise(cuts)]
-
-
-def pane_of(times: Times) -> int:
-    """How long a pane is where signals are sampled at some times: 10 s, or 10 samples."""
-    return max(PANE_NS, 10 * int(times[1] - times[0])) if len(times) > 1 else PANE_NS
 
 
 def deliver(

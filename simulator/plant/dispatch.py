@@ -20,7 +20,7 @@ A unit that is free takes the next lot, or the next of the containers at its inp
 
 from bisect import bisect_right, insort
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeVar
 from zlib import crc32
@@ -274,7 +274,7 @@ class Dispatch:
         if there is none now, then wait for the bell."""
         name = unit.asset.name
         self.done(unit)
-        mine = self._mine(name)
+        mine = list(self._mine(name))
         if not mine:
             return None
         job = self._pick(
@@ -290,10 +290,11 @@ class Dispatch:
 
     def has_job(self, unit: _Asked) -> bool:
         """Whether there is a lot for a unit."""
-        return bool(self._mine(unit.asset.name))
+        return next(self._mine(unit.asset.name), None) is not None
 
-    def _mine(self, name: str) -> list[Job]:
-        return [job for job in self._lots if _may(name, job.order) and self._has_tool(job.step)]
+    def _mine(self, name: str) -> Iterator[Job]:
+        """The lots for a unit."""
+        return (job for job in self._lots if _may(name, job.order) and self._has_tool(job.step))
 
     def done(self, unit: _Asked) -> None:
         """A unit is done with its lot; it says so too when it asks for the next one."""

@@ -34,7 +34,7 @@ from ingest.messages import Asset
 from simulator.device import Process, World, ns
 from simulator.mes import Calendar
 from simulator.plant import Plant, Roads
-from simulator.plant.control import ORDER_BYTES, Control, deliver, later
+from simulator.plant.control import ORDER_BYTES, RETRY_NS, Control, deliver, later
 from simulator.plant.material import Container, Sink, Source
 
 Way = tuple[tuple[str, float], ...]
@@ -365,6 +365,8 @@ class Fleet:
         """Calls on the list."""
         self._missions = 0
         self._routes: dict[tuple[str, ...], Route] = {}
+        self._choices: dict[tuple[str, tuple[int, ...]], tuple[tuple[Sink | Gate, ...], ...]] = {}
+        """By area and sinks those in the area, and all: so long they keep their identities."""
         stations = ((getattr(s, "node", None), s.area) for s in plant.device if s.kind != "agv")
         self._area: dict[str, str] = {node: area for node, area in stations if node is not None}
         self._area |= {node: area for area, node in plant.transport.gate.items()}
@@ -391,13 +393,21 @@ class Fleet:
         """
         if self._setting.zone == "area":
             area = self._area.get(source.node)
-            inside = [sink for sink in sinks if area and self._area.get(sink.node) == area]
+            inside = self._inside(sinks, area) if area else ()
             if sinks and not inside:
                 self._change(container, source, area, sinks)
                 return
             sinks = inside
         self._new.append(_Call(container, source, sinks))
         self.dispatch()
+
+    def _inside(self, sinks: Sequence["Sink | Gate"], area: str) -> tuple["Sink | Gate", ...]:
+        """Those of some sinks that are in an area, the same tuple for the same."""
+        key = (area, tuple(map(id, sinks)))
+        if key not in self._choices:
+            of_area = tuple(sink for sink in sinks if self._area.get(sink.node) == area)
+            self._choices[key] = of_area, tuple(sinks)
+        return self._choices[key][0]
 
     def _change(
         self, container: Container, source: "Source | Gate", area: str | None,
@@ -418,7 +428,7 @@ class Fleet:
             self._leave(container, source, area)
             return
         gate = self._gates[goal]
-        there = tuple(s for s in sinks if self._area.get(s.node) == goal)
+        there = self._inside(sinks, goal)
 
         def send() -> None:
             self.tugger.book(container, gate.node, lambda: self.call(container, gate, there))
@@ -447,11 +457,16 @@ class Fleet:
     def _assign(self) -> None:
         idle = [vehicle for vehicle in self.vehicles if vehicle.idle]
         calls = self._in_order(idle) if idle else ()
+        full = set[int]()
+        """Choices of sinks without room: calls from one shop have the same."""
         for call in calls:
             if not idle:
                 break
+            if id(call.sinks) in full:
+                continue
             sink = max(call.sinks, key=lambda sink: sink.free(), default=None)
             if sink is None or sink.free() <= 0:
+                full.add(id(call.sinks))
                 continue
             vehicle = self._nearest(idle, call.source.node, sink.node)
             if vehicle is None:
@@ -538,6 +553,28 @@ class Fleet:
         """A vehicle's request for a new base is there; it has passed a node of its route."""
         self.reservations.passed(mission, index)
         self.reservations.ask(mission, lambda: self._update(mission))
+
+    def answer(self, mission: Mission, index: int) -> tuple[int, int] | None:
+        """``asked``, by a vehicle that can foresee when it hears: the end of its new base, and when
+        it learns of it. ``None``: it will be told when there is one."""
+        known: tuple[int, int] | None = None
+        at_once = True
+
+        def granted() -> None:
+            nonlocal known
+            if at_once:
+                down, head = mission.vehicle.control.down, mission.head
+                if (arrival_ns := down.send(self._env.now, ORDER_BYTES)) is not None:
+                    known = head, -(-arrival_ns // NS_PER_MS) * NS_PER_MS
+                else:
+                    later(self._env, RETRY_NS, lambda: self._update(mission))
+            else:
+                self._update(mission)
+
+        self.reservations.passed(mission, index)
+        self.reservations.ask(mission, granted)
+        at_once = False
+        return known
 
     def arrived(self, mission: Mission, index: int) -> None:
         """A vehicle's state is there: it stands at a stop of its route."""

@@ -14,7 +14,7 @@ from ingest.messages import Asset
 from simulator.device import Device, Unit, World, kinds
 from simulator.mes import Calendar, Flow, Lots, Mes
 from simulator.plant import STATIONS, Plant, Roads
-from simulator.plant.control import Control
+from simulator.plant.control import BEAT_BYTES, BEAT_NS, CONTROL_BYTES, Control
 from simulator.plant.dispatch import Dispatch
 from simulator.plant.fleet import Fleet
 from simulator.plant.material import Container, Source, Station, Warehouse
@@ -47,9 +47,11 @@ class Floor:
         self.warehouse = Warehouse(plant, self.env, self.flow, seed)
         self.controls: list[Control] = []
         self.draws_heartbeats = plant.heartbeats == "drawn" and not link.faults
-        self._heartbeats = (
-            Heartbeats(plant, self.roads, link, seed, start_ns) if self.draws_heartbeats else None
-        )
+        self._heartbeats: Heartbeats | None = None
+        if self.draws_heartbeats:
+            self._heartbeats = Heartbeats(
+                plant, self.roads, link, seed, start_ns, BEAT_NS, BEAT_BYTES
+            )
         self._terminals: dict[str, Terminal] = {}
         self.devices: list[Device] = [kinds()[s.kind].model(s, self) for s in plant.device]
         self.units: list[Unit] = [device for device in self.devices if isinstance(device, Unit)]
@@ -94,9 +96,9 @@ class Floor:
             self._terminals[path] = Terminal(self.link, path, self.env.now, place, origin)
         return self._terminals[path]
 
-    def control(self, asset: Asset) -> Control:
-        """A device's control traffic."""
-        control = Control(self.terminal(asset), asset, self.env.now, self._heartbeats)
+    def control(self, asset: Asset, sizes: tuple[int, int] = CONTROL_BYTES) -> Control:
+        """A device's control traffic, its messages up and down mostly of these sizes."""
+        control = Control(self.terminal(asset), asset, self.env.now, self._heartbeats, sizes)
         self.controls.append(control)
         return control
 

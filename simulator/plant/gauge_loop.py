@@ -21,7 +21,7 @@ Nobody looks at single steps: a line makes as much cable at once as it knows its
 """
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,12 +29,9 @@ from math import exp, inf, sqrt
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ingest.messages import Floats
 from simulator.device import Ints
-
-Flags = NDArray[np.bool_]
 
 _MOST_LAG = 0.5
 """Share of its flow by which a screw can be behind or ahead over a step, at most."""
@@ -197,17 +194,17 @@ class GaugeLoop:
             self._piece(self.made_m)
 
     def at(self, length_m: Floats) -> Profile:
-        """The cable at ascending lengths that were made and not forgotten; before the first metre
-        it is perfect."""
+        """The cable that ends at each of ascending lengths that were made and not forgotten: what
+        comes after a length may not be known yet. Before the first metre it is perfect."""
         if not self._x:
             perfect = np.zeros(len(length_m))
             return Profile(perfect, perfect, perfect, self._kg_per_m(perfect))
         low, index, leader = self._find(length_m)
         low -= self._gone
-        d, c, k = (
-            np.where(leader, 0.0, np.array(column[low : low + index[-1] + 1])[index])
-            for column in (self._d, self._c, self._k)
-        )
+        part = slice(low, low + int(index[-1]) + 1)
+        d, c, k = (np.array(column[part])[index] for column in (self._d, self._c, self._k))
+        if leader:
+            d[:leader] = c[:leader] = k[:leader] = 0.0
         return Profile(d, c, k, self._kg_per_m(d))
 
     def kg(self, length_m: Floats) -> Floats:
@@ -218,28 +215,31 @@ class GaugeLoop:
         low, index, leader = self._find(length_m)
         part = slice(low, low + int(index[-1]) + 2)
         x, kg = np.array(self._x[part]), np.array(self._kg[part])
-        spans = np.diff(x)  # one of no length is where two things change at once
-        rate = np.append(np.divide(np.diff(kg), spans, where=spans > 0.0, out=spans * 0.0), 0.0)
-        rate = rate[index]
+        spans = x[1:] - x[:-1]  # one of no length is where two things change at once
+        rate = np.zeros(len(x))
+        np.divide(kg[1:] - kg[:-1], spans, where=spans > 0.0, out=rate[:-1])
         if low + index[-1] + 1 == len(self._x):
-            rate[index == index[-1]] = self._kg_per_m(np.array(self._d[-1:]))[0]
-        return np.where(leader, 0.0, kg[index] + rate * (length_m - x[index]))
+            rate[index[-1]] = self._kg_per_m(np.array(self._d[-1:]))[0]
+        on = kg[index] + rate[index] * (length_m - x[index])
+        on[:leader] = 0.0
+        return np.asarray(on, dtype=np.float64)
 
     def forget(self, before_m: float) -> None:
         """Nobody will ask how the cable was at lengths below this any more."""
         self._weigh()
-        gone = max(bisect_right(self._x, before_m) - 1, self._gone)
+        gone = max(bisect_left(self._x, before_m) - 1, self._gone)
         for column in (self._d, self._c, self._k):
             del column[: gone - self._gone]
         self._gone = gone
 
-    def _find(self, length_m: Floats) -> tuple[int, Ints, Flags]:
-        """The first piece of some lengths, the piece of each from there on, and which lie before
-        all."""
-        low = max(bisect_right(self._x, float(length_m[0])) - 1, 0)
-        high = max(bisect_right(self._x, float(length_m[-1])), low + 1)
-        index = np.searchsorted(np.array(self._x[low:high]), length_m, side="right") - 1
-        return low, np.maximum(index, 0), index < 0
+    def _find(self, length_m: Floats) -> tuple[int, Ints, int]:
+        """The first piece that ends at or after some lengths, the piece of each from there on, and
+        how many lie before all."""
+        low = max(bisect_left(self._x, float(length_m[0])) - 1, 0)
+        high = max(bisect_left(self._x, float(length_m[-1])), low + 1)
+        index = np.array(self._x[low:high]).searchsorted(length_m) - 1
+        leader = 0 if index[0] >= 0 else int(index.searchsorted(0))
+        return low, np.maximum(index, 0), leader
 
     def _weigh(self) -> None:
         """Add up what the pieces weigh, those to which nothing can be added any more."""

@@ -83,7 +83,7 @@ class Path:
         low = max(bisect_right(self._t, int(times[0])) - 1, 0)
         high = max(bisect_right(self._t, int(times[-1])), low + 1)
         since = np.array(self._t[low:high], dtype=np.int64)
-        index = np.maximum(np.searchsorted(since, times, side="right") - 1, 0)
+        index = np.maximum(since.searchsorted(times, side="right") - 1, 0)
         dt = (times - since[index]) / NS_PER_S
         length, speed, slope = (
             np.array(column[low:high])[index] for column in (self._length, self._speed, self._slope)
@@ -91,11 +91,15 @@ class Path:
         return length + dt * (speed + 0.5 * slope * dt), speed + slope * dt, slope
 
     def scrap(self, length: Floats) -> Floats:
-        """How much of a length is scrap."""
-        starts, ends = np.array(self._starts), np.array(self._ends)
-        index = np.maximum(np.searchsorted(starts, length, side="right") - 1, 0)
+        """How much of ascending lengths is scrap."""
+        low = max(bisect_right(self._starts, float(length[0])) - 1, 0)
+        high = max(bisect_right(self._starts, float(length[-1])), low + 1)
+        starts, ends, before = (
+            np.array(column[low:high]) for column in (self._starts, self._ends, self._before)
+        )
+        index = np.maximum(starts.searchsorted(length, side="right") - 1, 0)
         since = np.minimum(length, ends[index]) - starts[index]
-        return np.asarray(np.array(self._before)[index] + since, dtype=np.float64)
+        return np.asarray(before[index] + since, dtype=np.float64)
 
 
 def seconds_to(distance: float, speed: float, slope: float) -> float:

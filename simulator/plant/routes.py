@@ -8,6 +8,7 @@ container  pieces of one order that travel together (the transfer batch)
 
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from itertools import pairwise
 from math import ceil
 from typing import Annotated, Any
@@ -60,7 +61,13 @@ class Step(BaseModel):
 
     def fits(self, unit: str) -> bool:
         """Whether a device of this name can do it."""
-        return any(fnmatchcase(unit, glob) for glob in self.units)
+        return _fits(unit, self.units)
+
+
+@lru_cache(maxsize=1 << 14)
+def _fits(unit: str, globs: tuple[str, ...]) -> bool:
+    """Lots are held against units over and over."""
+    return any(fnmatchcase(unit, glob) for glob in globs)
 
 
 class Product(BaseModel):

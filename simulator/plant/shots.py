@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from simulator.devices.casting_cell import CastingCellSpec
 
 Flags = NDArray[np.bool_]
+Narrow = NDArray[np.float32]
+Whole = NDArray[np.int32]
 
 WARM_UP = ((3, 0.98), (6, 0.76), (10, 0.08), (50, 0.03), (300, 0.012))
 """Up to which shot after a start, and the share rejected because the die was cold."""
@@ -115,8 +117,8 @@ class Run(NamedTuple):
     mends: Flags
     """Of the rejects those that can be reworked."""
     number: Ints
-    biscuit_um: Ints
-    pressure_kpa: Ints
+    biscuit_um: Whole
+    pressure_kpa: Whole
 
 
 class Limits(NamedTuple):
@@ -133,7 +135,11 @@ class Limits(NamedTuple):
 
 
 class Coming:
-    """The shots to come, if nothing is between them."""
+    """The shots to come, if nothing is between them.
+
+    A cell keeps some hundred rows, so they are kept no wider than what they say: odds and pressures
+    as floats of 32 bits, the biscuit in the tenths of a millimetre that are measured.
+    """
 
     def __init__(self, spec: "CastingCellSpec", dice: np.random.Generator) -> None:
         self._spec = spec
@@ -141,29 +147,29 @@ class Coming:
         self._drift = float(dice.standard_normal())
         """Deviation of the biscuit at the last row drawn, in standard deviations."""
         self._at = _ROWS
-        """The next row."""
+        """The next row; rows are drawn when one is asked for."""
         self._expected = 1
         """Its number since a start."""
-        self._draw()
 
     def _draw(self) -> None:
         """The next block of rows."""
         spec, dice = self._spec, self._dice
         length, step, stray = dice.standard_normal((_ROWS, 3)).T
-        self._odds: Floats = dice.random((_ROWS, 4)).T
+        odds: Floats = dice.random((_ROWS, 4)).T
+        self._odds: Narrow = odds[1:].astype(np.float32)
         cycle_s = spec.cycle_s * np.maximum(1.0 + spec.cycle_spread * length, 0.5)
-        self._cycle_ns: Ints = np.rint(cycle_s * NS_PER_S).astype(np.int64)
-        self._ends_ns: Ints = np.concatenate(([0], np.cumsum(self._cycle_ns)))
+        self._ends_ns: Ints = np.zeros(_ROWS + 1, dtype=np.int64)
+        np.cumsum(np.rint(cycle_s * NS_PER_S).astype(np.int64), out=self._ends_ns[1:])
         steps = np.full(_ROWS, -np.log(spec.biscuit_memory) if spec.biscuit_memory else np.inf)
         drift = noise(self._drift, step, steps)
         self._drift = float(drift[-1])
-        short = self._odds[0] < spec.short_dose_ratio
+        short = odds[0] < spec.short_dose_ratio
         biscuit = spec.biscuit_mm + spec.biscuit_sd_mm * drift - spec.short_dose_mm * short
         biscuit = np.maximum(biscuit, 0.0)
         lost = np.clip(_LOSS_PER_MM * (spec.biscuit_lsl_mm - biscuit), 0.0, _MOST_LOST)
-        self._pressure = spec.pressure_mpa * (1.0 - lost)
-        self._stray = spec.pressure_sd_mpa * stray
-        self._biscuit_um = 100 * np.rint(10.0 * biscuit).astype(np.int64)
+        self._pressure: Narrow = (spec.pressure_mpa * (1.0 - lost)).astype(np.float32)
+        self._stray: Narrow = (spec.pressure_sd_mpa * stray).astype(np.float32)
+        self._biscuits = np.rint(10.0 * biscuit).astype(np.int32)
         self._at = 0
         self._judge()
 
@@ -171,16 +177,21 @@ class Coming:
         """What becomes of the rows from the next one on, it having the number expected."""
         spec, low = self._spec, self._at
         self._first = low
-        cold_odds, bad_odds, mend_odds = self._odds[1:, low:]
-        self._number: Ints = self._expected + np.arange(len(cold_odds), dtype=np.int64)
-        share = _COLD_SHARES[np.searchsorted(_WARM_AFTER, self._number)] / LOW_REJECTED
+        cold_odds, bad_odds, mend_odds = self._odds[:, low:]
+        number = self._numbers(len(cold_odds))
+        share = _COLD_SHARES[_WARM_AFTER.searchsorted(number)] / LOW_REJECTED
         through = np.where(cold_odds < share, _FROZEN, 1.0)
         pressure = np.maximum(self._pressure[low:] * through + self._stray[low:], 0.0)
         porous = pressure < LOW_PRESSURE * spec.pressure_mpa
         self._bad: Flags = bad_odds < np.where(porous, LOW_REJECTED, spec.scrap_ratio)
         self._mends: Flags = self._bad & ~porous & (mend_odds < spec.rework_ratio)
-        self._pressure_kpa: Ints = 100 * np.rint(10.0 * pressure).astype(np.int64)
-        self._good: Ints = np.concatenate(([0], np.cumsum(~self._bad)))
+        self._pressures = np.rint(10.0 * pressure).astype(np.int32)
+        self._good = np.zeros(len(number) + 1, dtype=np.int32)
+        np.cumsum(~self._bad, out=self._good[1:])
+
+    def _numbers(self, count: int) -> Ints:
+        """Of the next shots since a start."""
+        return np.arange(self._expected, self._expected + count, dtype=np.int64)
 
     @property
     def number(self) -> int:
@@ -191,7 +202,8 @@ class Coming:
         """The next shot is the first one into a cold die."""
         if self._expected != 1:
             self._expected = 1
-            self._judge()
+            if self._at < _ROWS:
+                self._judge()
 
     def take(self, limits: Limits) -> tuple[Run, int | None]:
         """The whole shots up to the first limit, or to the last row known (then more may follow at
@@ -207,12 +219,13 @@ class Coming:
             int(np.searchsorted(ends, now_ns + limits.last_ns, side="right")) - at,
             int(np.searchsorted(self._good, good + limits.good)) - (at - first),
         )
-        broken = int(self._cycle_ns[at + whole]) if whole < count else None
+        broken = int(ends[at + whole + 1] - ends[at + whole]) if whole < count else None
         count = min(whole, count)
         judged = slice(at - first, at - first + count)
         run = Run(
-            self._cycle_ns[at : at + count], self._bad[judged], self._mends[judged],
-            self._number[judged], self._biscuit_um[at : at + count], self._pressure_kpa[judged],
+            ends[at + 1 : at + 1 + count] - ends[at : at + count],
+            self._bad[judged], self._mends[judged], self._numbers(count),
+            100 * self._biscuits[at : at + count], 100 * self._pressures[judged],
         )  # fmt: skip
         self._at += count
         self._expected += count

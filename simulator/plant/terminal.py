@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from simulator.link.columns import Ints
 from simulator.link.link import Bearer, Direction, Link
+from simulator.plant.silences import Drawn
 
 TELEMETRY = "telemetry"
 
@@ -16,7 +17,7 @@ class Way(NamedTuple):
     """``telemetry``, and by direction ``up`` and ``down`` (a second one: ``up2``)."""
     down: bool
     slice: str | None
-    bearer: Bearer
+    bearer: Bearer | Drawn
 
 
 class Terminal:
@@ -38,9 +39,16 @@ class Terminal:
 
     def bearer(self, direction: Direction, slice: str | None = None) -> Bearer:
         """A traced bearer that follows the terminal from here on."""
+        return self._way(self._name(direction), direction, slice)
+
+    def add(self, bearer: Drawn, direction: Direction, slice: str | None = None) -> None:
+        """A bearer whose messages are drawn: its law knows the places, and it follows nobody."""
+        self.ways.append(Way(self._name(direction), direction is Direction.DOWN, slice, bearer))
+
+    def _name(self, direction: Direction) -> str:
         name = direction.name.lower()
         number = sum(way.name.startswith(name) for way in self.ways) + 1
-        return self._way(name if number == 1 else f"{name}{number}", direction, slice)
+        return name if number == 1 else f"{name}{number}"
 
     def _way(self, name: str, direction: Direction, slice: str | None) -> Bearer:
         made = self._link.bearer(self._ue, direction, slice, trace=True)
@@ -53,7 +61,8 @@ class Terminal:
         """Be at a place of the plant's map at a time; see ``Bearer.move`` for what is allowed."""
         self._track = [(t_ns, x_m, y_m)]
         for way in self.ways:
-            way.bearer.move(t_ns, x_m + self._origin[0], y_m + self._origin[1])
+            if not isinstance(way.bearer, Drawn):
+                way.bearer.move(t_ns, x_m + self._origin[0], y_m + self._origin[1])
 
     def take_traces(self) -> Iterator[tuple[Way, dict[str, Ints]]]:
         """Where the time of each message since the last call went, bearer by bearer; to be called
