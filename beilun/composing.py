@@ -101,6 +101,8 @@ def versions() -> dict[str, str]:
 
 def scenario_header(scenario: Scenario, run: str) -> Mapping[str, str]:
     """Header entries of a simulated run."""
+    from beilun.layout import encode, layout_of
+
     return {
         "run": run,
         "source": "simulated",
@@ -109,6 +111,7 @@ def scenario_header(scenario: Scenario, run: str) -> Mapping[str, str]:
         "start_ns": str(scenario.start),
         "length_ns": str(scenario.length),
         "scenario": scenario.model_dump_json(),
+        "layout": encode(layout_of(scenario)),
         "versions": json.dumps(versions()),
     }
 

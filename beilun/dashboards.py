@@ -1,10 +1,16 @@
-"""Grafana's dashboards, made by code: a site, a line, an asset, a KPI, over the store's rows."""
+"""Grafana's dashboards, made by code: a site, a line, an asset, a KPI, over the store's rows.
+
+Annotations are the alarms: what the edge itself noticed, in the rows it writes anyway, with event
+time and of real machines too. What a scenario did to the network is known to the simulator alone,
+and is in no store.
+"""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from config.alarms import PREFIX
 from edge import kpis
 from edge.sinks.lines import MEASUREMENT
 
@@ -57,32 +63,47 @@ def _site() -> Json:
         _panel("stat", name, flux(name, levels=levels, last=True), (4 * n, 0, 4, 5), name)
         for n, name in enumerate(_HEADLINES)
     ]
-    trends = _trends(_HEADLINES, levels, 5)
-    return _board("beilun-site", "Beilun: site", [*tiles, *trends], levels)
+    trends = _trends(_HEADLINES, levels, 13)
+    panels = [*tiles, _timeline(levels, 5, 8), *trends]
+    return _board("beilun-site", "Beilun: site", panels, levels)
 
 
 def _line() -> Json:
     levels = ("site", "area", "line", "window")
-    panels = _trends((*_LOSSES, "line_speed", "output"), levels, 0)
-    return _board("beilun-line", "Beilun: line", panels, levels)
+    panels = _trends((*_LOSSES, "line_speed", "output"), levels, 8)
+    return _board("beilun-line", "Beilun: line", [_timeline(levels, 0, 8), *panels], levels)
 
 
 def _asset() -> Json:
     levels = ("site", "area", "line", "asset", "window")
+    names = (*_LOSSES, "energy_per_unit", "mtbf", "mttr", "delay_p99")
+    panels = _trends(names, levels, 5)
+    return _board("beilun-asset", "Beilun: asset", [_timeline(levels, 0, 5), *panels], levels)
+
+
+def _timeline(levels: Sequence[str], top: int, height: int) -> Json:
+    """A bar an asset, coloured by how much of its planned time it ran. A store holds KPIs and no
+    states: those of each second are on the page of `beilun serve`."""
     states = _panel(
-        "state-timeline", "availability", flux("availability", levels=levels), (0, 0, 24, 5),
-        "availability",
+        "state-timeline", "availability", flux("availability", levels=levels),
+        (0, top, 24, height), "availability",
     )  # fmt: skip
+    bounds = ((None, "red", "down"), (0.5, "orange", "partly"), (0.9, "green", "running"))
+    ends = [bound for bound, _, _ in bounds[1:]] + [None]
     states["fieldConfig"]["defaults"] |= {
         "color": {"mode": "thresholds"},
         "thresholds": {"mode": "absolute", "steps": [
-            {"color": "red", "value": None}, {"color": "orange", "value": 0.5},
-            {"color": "green", "value": 0.9},
+            {"color": color, "value": bound} for bound, color, _ in bounds
         ]},
+        # Colour is never the only sign.
+        "mappings": [
+            {"type": "range", "options": {
+                "from": bound, "to": None if end is None else end - 1e-9, "result": {"text": word},
+            }} for (bound, _, word), end in zip(bounds, ends, strict=True)
+        ],
     }  # fmt: skip
-    names = (*_LOSSES, "energy_per_unit", "mtbf", "mttr", "delay_p99")
-    panels = _trends(names, levels, 5)
-    return _board("beilun-asset", "Beilun: asset", [states, *panels], levels)
+    states["options"] = {"showValue": "auto", "mergeValues": True}
+    return states
 
 
 def _kpi() -> Json:
@@ -137,7 +158,36 @@ def _board(uid: str, title: str, panels: list[Json], levels: Sequence[str]) -> J
         "templating": {"list": [_variable(level, levels) for level in _LEVELS if level in levels]},
         "links": [{"type": "dashboards", "tags": ["beilun"], "title": "", "keepTime": True,
                    "includeVars": True, "asDropdown": False}],
-        "annotations": {"list": []},
+        "annotations": {"list": [_alarms(state, levels) for state in ("raised", "cleared")]},
+    }  # fmt: skip
+
+
+def _alarms(state: str, levels: Sequence[str]) -> Json:
+    """A mark where an alarm changed its state; under a chosen asset its own and its groups'."""
+    value = {"raised": "1.0", "cleared": "0.0"}[state]
+    chosen = "".join(
+        f' and (r.{level} == "${{{level}}}" or r.{level} == "-")'
+        for level in levels
+        if level != "window"
+    )
+    query = (
+        'from(bucket: "beilun")\n'
+        " |> range(start: v.timeRangeStart, stop: v.timeRangeStop)\n"
+        f' |> filter(fn: (r) => r._measurement == "{MEASUREMENT}"'
+        f" and r.kpi =~ /^{PREFIX.replace('.', '[.]')}/{chosen})\n"
+        ' |> filter(fn: (r) => r._field == "value" or r._field == "known")\n'
+        ' |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")\n'
+        f" |> filter(fn: (r) => r.known == 1 and r.value == {value})\n"
+        f' |> map(fn: (r) => ({{_time: r._time, text: r.kpi + " {state}", tags: r.asset}}))\n'
+        " |> group()"
+    )
+    return {
+        "name": f"alarms {state}", "datasource": SOURCE, "enable": True, "hide": False,
+        "iconColor": {"raised": "red", "cleared": "green"}[state],
+        "target": {"refId": "Anno", "query": query}, "query": query,
+        "mappings": {"time": {"source": "field", "value": "_time"},
+                     "text": {"source": "field", "value": "text"},
+                     "tags": {"source": "field", "value": "tags"}},
     }  # fmt: skip
 
 

@@ -1,10 +1,11 @@
 """The remote store of a run: what must hold before anything is sent, and what became of it."""
 
+import asyncio
 import time
-from collections.abc import Generator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 
-from config.campus import Campus
+from beilun import console
 from config.errors import ConfigError, Exit
 from config.settings import Store
 from config.units import NS_PER_S, format_duration, format_time
@@ -14,6 +15,9 @@ from edge.sinks.influx import Server
 from edge.sinks.lines import AHEAD_NS
 from edge.sinks.outbox import Outbox
 from ingest.recording import Recording
+
+TOLD_S = 10.0
+"""How often a service without a progress line tells what waits for its store."""
 
 
 def server_of(settings: Store) -> Server:
@@ -26,21 +30,15 @@ def server_of(settings: Store) -> Server:
 
 @contextmanager
 def remote(
-    settings: Store, recording: Recording, windows: Sequence[Window], campus: Campus | None
+    settings: Store, recording: Recording, windows: Sequence[Window]
 ) -> Generator[Forwarder | None, None, None]:
     """What sends the rows of a recording that change in the block; ``None`` without a store."""
     if not settings.url:
         yield None
         return
-    if campus is not None:
-        raise ConfigError(
-            "a scenario with [campus] counts every byte, and those to a store are not counted",
-            at=f"store.url {settings.url}",
-            hint="leave the store out, or feed summaries with --summaries",
-        )
-    outbox = Outbox(recording, windows, most=settings.backlog)
-    outbox.prepare()
     with closing(server_of(settings)) as server:
+        outbox = Outbox(recording, windows, most=settings.backlog)
+        outbox.prepare()
         yield Forwarder(outbox, server, keep_s=settings.keep / NS_PER_S)
 
 
@@ -54,22 +52,80 @@ def refuse_future(end_ns: int, url: str) -> None:
         )
 
 
-def lines(forwarder: Forwarder) -> list[str]:
-    """Where the rows that were owed to the store went, and why some are still here."""
+def lines(forwarder: Forwarder, what: str = "Store", later: str = "store send") -> list[str]:
+    """Where the rows that were owed to a server went, and why some are still here, which the
+    command ``later`` sends."""
     counts = forwarder.outbox.counts()
     rest = {"amended while they waited": counts.replaced, "dead letters": counts.dead,
             "dropped": counts.dropped, "waiting": counts.waiting}  # fmt: skip
     more = "".join(f" + {why} {n:,}" for why, n in rest.items() if n)
     again = f"; {counts.resent:,} sent once more" if counts.resent else ""
     told = [
-        f"Store {forwarder.url}",
+        f"{what} {forwarder.url}",
         f"rows {counts.queued:,} = accepted {counts.accepted:,}{more}{again}",
     ]
     if counts.oldest_s is not None and counts.waiting + counts.again:
-        age = format_duration(round(max(0.0, time.time() - counts.oldest_s)) * NS_PER_S)
+        age = _age(counts.oldest_s)
         why = forwarder.trouble or "it takes them too slowly"
-        told.append(f"{why}; the oldest waits for {age}; `beilun store send FILE` sends them later")
+        told.append(f"{why}; the oldest waits for {age}; `beilun {later} FILE` sends them later")
     return told
+
+
+class Backlog:
+    """What waits for a store and for how long, as an end of a line of progress; empty without a
+    store. May be asked often: it counts at most once a second, and less often where much waits."""
+
+    def __init__(self, forwarder: Forwarder | None) -> None:
+        self._forwarder = forwarder
+        self._said = ""
+        self._due_s = 0.0
+
+    def __str__(self) -> str:
+        began_s = time.monotonic()
+        if self._forwarder is not None and began_s >= self._due_s:
+            self._said = f"  store: {waiting(self._forwarder)}"
+            took_s = time.monotonic() - began_s
+            self._due_s = began_s + max(1.0, 50 * took_s)
+        return self._said
+
+
+def waiting(forwarder: Forwarder) -> str:
+    """What waits for the store and for how long, in a few words."""
+    counts = forwarder.outbox.counts()
+    owed = counts.waiting + counts.again
+    if not owed or counts.oldest_s is None:
+        return "nothing waits"
+    why = f" ({forwarder.trouble})" if forwarder.trouble else ""
+    return f"{owed:,} rows wait, the oldest for {_age(counts.oldest_s)}{why}"
+
+
+def _age(since_s: float) -> str:
+    return format_duration(round(max(0.0, time.time() - since_s)) * NS_PER_S)
+
+
+@asynccontextmanager
+async def telling(forwarder: Forwarder | None) -> AsyncGenerator[None, None]:
+    """Say every ten seconds what waits for the store, as long as something does, and once that it
+    does no more."""
+    if forwarder is None:
+        yield
+        return
+
+    async def tell() -> None:
+        before = 0
+        while True:
+            await asyncio.sleep(TOLD_S)
+            owed = forwarder.outbox.waiting()
+            if owed or before:
+                console.note(f"store: {waiting(forwarder)}")
+            before = owed
+
+    task = asyncio.create_task(tell(), name="edge.backlog")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
 
 
 def exit_code(forwarder: Forwarder | None) -> Exit:

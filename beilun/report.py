@@ -10,6 +10,7 @@ from beilun.verdict import asset_path
 from config.units import NS_PER_S, format_duration, format_time
 from config.windows import Span, Window, labels_of, longest
 from edge import kpis
+from edge.alarms import is_alarm
 from edge.engine import Engine
 from edge.feed import Feed
 from edge.hops import Hops
@@ -83,7 +84,8 @@ class Labels:
 
 def run_rows(rows: Iterable[Row], windows: Sequence[Window]) -> list[Row]:
     """The rows that sum a run up: of the longest of the windows in use."""
-    return [row for row in rows_in(rows, longest(windows)) if row.kpi != ORDER_NUMBER]
+    found = rows_in(rows, longest(windows))
+    return [row for row in found if row.kpi != ORDER_NUMBER and not is_alarm(row)]
 
 
 def kpi_tables(rows: Sequence[Row]) -> list[Table]:

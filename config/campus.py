@@ -7,6 +7,7 @@ from typing import Annotated, cast
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
+from config.alarms import PREFIX
 from config.globs import asset_matches
 from config.model import Spec
 from config.tomlfile import guess
@@ -37,7 +38,7 @@ class Summary(Spec):
     """Rows that may leave. All three are required: what is not said stays inside."""
 
     kpi: str
-    """Name of a KPI, or a glob over names (`arm_*`); `beilun kpis` lists them."""
+    """Name of a KPI, or a glob over names (`arm_*`), or of an alarm (`alarm.*`)."""
     asset: str
     """Glob over names (`dcm*`) or, with slashes, over whole paths; `*` is every asset."""
     window: WindowLabel
@@ -47,7 +48,7 @@ class Summary(Spec):
     @classmethod
     def _is_known(cls, kpi: str, info: ValidationInfo) -> str:
         known = cast("dict[str, Collection[str]]", info.context or {}).get("kpis", ())
-        if known and not any(fnmatchcase(name, kpi) for name in known):
+        if known and not kpi.startswith(PREFIX) and not any(fnmatchcase(n, kpi) for n in known):
             raise ValueError(f"unknown KPI {kpi!r}{guess(kpi, known)}")
         return kpi
 

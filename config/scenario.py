@@ -31,6 +31,7 @@ from pydantic import (
 )
 
 from config import tomlfile
+from config.alarms import AlarmSettings
 from config.campus import Campus
 from config.changes import OWN, Change, changed
 from config.errors import ConfigError, UsageError
@@ -254,6 +255,8 @@ class Scenario(BaseModel):
     what happened is sent bundled."""
     edge: EdgeSettings = EdgeSettings()
     """How the edge cuts time."""
+    alarms: AlarmSettings = AlarmSettings()
+    """Which alarm rules are in force; a path is relative to the scenario."""
     fault: Annotated[tuple[Fault, ...], Field(strict=False)] = ()
     """What goes wrong with the network and with what devices send, and when; `beilun faults`
     describes them."""
@@ -274,7 +277,7 @@ class Scenario(BaseModel):
     @field_validator("plant")
     @classmethod
     def _has_plant(cls, plant: str, info: ValidationInfo) -> str:
-        if not _is_path(plant):
+        if not tomlfile.is_path(plant):
             return _known("plant", plant, plant_names())
         folder = _context(info).get("folder", Path())
         if not (folder / plant).is_file():
@@ -328,13 +331,19 @@ class Scenario(BaseModel):
         return self
 
     @property
+    def alarms_file(self) -> str:
+        """``alarms.file``, a path as seen from here."""
+        name = self.alarms.file
+        return str(self._folder / name) if tomlfile.is_path(name) else name
+
+    @property
     def interval_ns(self) -> int | None:
         """Between samples of a signal; ``None`` where none are taken."""
         return None if self.telemetry == "events" else parse_duration(self.telemetry)
 
     def plant_file(self) -> Path | Traversable:
         """Where the plant is described."""
-        if _is_path(self.plant):
+        if tomlfile.is_path(self.plant):
             return self._folder / self.plant
         return files("config") / "plants" / f"{self.plant}.toml"
 
@@ -369,8 +378,15 @@ class Scenario(BaseModel):
     def inherited(self) -> dict[str, Any]:
         """What a scenario that is based on this one has of it, in the words of the file."""
         left = ("name", "summary", "base", "change", "expect")
-        plant = str(Path(str(self.plant_file())).resolve()) if _is_path(self.plant) else self.plant
-        return {k: v for k, v in self._written.items() if k not in left} | {"plant": plant}
+        plant = (
+            str(Path(str(self.plant_file())).resolve())
+            if tomlfile.is_path(self.plant)
+            else self.plant
+        )
+        kept = {k: v for k, v in self._written.items() if k not in left} | {"plant": plant}
+        if tomlfile.is_path(self.alarms.file):
+            kept["alarms"] = {"file": str(Path(self.alarms_file).resolve())}
+        return kept
 
 
 def scenario_names() -> list[str]:
@@ -399,7 +415,7 @@ def find_scenario(
     ``changes`` replace settings of the file, in the words of the file.
     """
     text = str(name_or_path)
-    if _is_path(text) or Path(text).is_file():
+    if tomlfile.is_path(text) or Path(text).is_file():
         return read_scenario(Path(text), kpis=kpis, changes=changes)
     if text not in scenario_names():
         raise UsageError(
@@ -451,7 +467,7 @@ def _read(
 
 
 def _base(name: str, folder: Path, kpis: Collection[str], above: tuple[str, ...]) -> Scenario:
-    path = _is_path(name)
+    path = tomlfile.is_path(name)
     if not path and name not in scenario_names():
         known = tomlfile.guess(name, scenario_names())
         raise ConfigError(f"base: unknown scenario {name!r}{known}", at=above[-1])
@@ -479,10 +495,6 @@ def _own(written: Mapping[str, Any]) -> dict[str, Any]:
 
 def _context(info: ValidationInfo) -> dict[str, Any]:
     return cast("dict[str, Any]", info.context or {})
-
-
-def _is_path(text: str) -> bool:
-    return "/" in text or text.endswith(".toml")
 
 
 def _names(folder: str) -> list[str]:

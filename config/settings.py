@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from config import tomlfile
+from config.alarms import AlarmSettings
 from config.errors import ConfigError
 from config.scenario import EdgeSettings, Scenario
 from config.units import NS_PER_S, DurationNs, format_duration
@@ -23,6 +24,8 @@ RESERVED = frozenset({"BEILUN_REQUIRE_SERVERS"})
 """Variables of ours that are not settings."""
 LISTS = (("edge", "windows"), ("edge", "shifts"))
 """Settings that are lists; a variable separates their items by commas."""
+SECRETS = (("broker", "password"), ("store", "token"), ("webhook", "secret"))
+"""Settings that no file may hold, but name a file for."""
 HIDDEN = "••••"
 
 _MODEL = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
@@ -59,17 +62,28 @@ def _as_feed_url(value: object) -> object:
     return value
 
 
+def _is_http(text: str) -> bool:
+    try:
+        found = urlsplit(text)
+        return bool(found.scheme in ("http", "https") and found.hostname and found.port != 0)
+    except ValueError:
+        return False
+
+
 def _as_store_url(value: object) -> object:
     if not isinstance(value, str) or not value:
         return value
-    found = urlsplit(value)
-    try:
-        good = found.scheme in ("http", "https") and found.hostname and found.port != 0
-    except ValueError:
-        good = False
-    if not good or found.username or found.query:
+    if not _is_http(value) or urlsplit(value).username or urlsplit(value).query:
         raise ValueError(f"should be like http://127.0.0.1:8086, got {value!r}")
     return value.rstrip("/")
+
+
+def _as_webhook_url(value: object) -> object:
+    if not isinstance(value, str) or not value:
+        return value
+    if not _is_http(value) or urlsplit(value).username or urlsplit(value).fragment:
+        raise ValueError(f"should be like https://host/path, without a password, got {value!r}")
+    return value
 
 
 def first_line(path: Path, key: str) -> str:
@@ -163,6 +177,44 @@ class Store(BaseModel):
         return "" if self.token_file is None else first_line(self.token_file, "store.token_file")
 
 
+class Webhook(BaseModel):
+    """Where alarms are posted as they are raised and cleared."""
+
+    model_config = _MODEL
+
+    url: Annotated[str, BeforeValidator(_as_webhook_url)] = ""
+    """`https://host/path`; empty: nowhere."""
+    secret: SecretStr | None = None
+    """Key of the signature; only from the environment, in a file name a `secret_file`."""
+    secret_file: Path | None = None
+    """File whose first line is the secret."""
+    timeout: DurationNs = 10 * NS_PER_S
+    """How long the server may take to answer."""
+    backlog: Annotated[int, Field(ge=1, json_schema_extra={"unit": "alarms"})] = 100_000
+    """The most that wait for the server; after that the oldest are dropped, and counted."""
+
+    def key(self) -> str:
+        """The secret, wherever it comes from; empty: nothing is signed."""
+        if self.secret is not None:
+            return self.secret.get_secret_value()
+        if self.secret_file is None:
+            return ""
+        return first_line(self.secret_file, "webhook.secret_file")
+
+
+class Serve(BaseModel):
+    """Where the operators' page and the API are served."""
+
+    model_config = _MODEL
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    """Address to listen on; any other than this host's own needs a `tokens_file`."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    """Port to listen on; 0: any that is free."""
+    tokens_file: Path | None = None
+    """Who may sign in; `beilun serve token` adds to it. Without it nobody has to."""
+
+
 class Log(BaseModel):
     """What is told on stderr."""
 
@@ -182,6 +234,9 @@ class Values(BaseModel):
     edge: EdgeSettings = EdgeSettings()
     feed: Feed = Feed()
     store: Store = Store()
+    alarms: AlarmSettings = AlarmSettings()
+    webhook: Webhook = Webhook()
+    serve: Serve = Serve()
     log: Log = Log()
 
 
@@ -225,6 +280,18 @@ class Settings:
         return self.values.store
 
     @property
+    def alarms(self) -> AlarmSettings:
+        return self.values.alarms
+
+    @property
+    def webhook(self) -> Webhook:
+        return self.values.webhook
+
+    @property
+    def serve(self) -> Serve:
+        return self.values.serve
+
+    @property
     def log(self) -> Log:
         return self.values.log
 
@@ -260,6 +327,8 @@ def load(
     if scenario is not None:
         for name in scenario.edge.model_fields_set:
             layers["edge", name] = getattr(scenario.edge, name), f"scenario {scenario.name}"
+        if scenario.alarms.model_fields_set:
+            layers["alarms", "file"] = scenario.alarms_file, f"scenario {scenario.name}"
     nearest = nearest_file(folder or Path.cwd())
     for path in [p for p in (nearest, config) if p is not None]:
         values = read_file(path)
@@ -278,7 +347,7 @@ def load(
 def read_file(path: Path) -> Values:
     """One ``beilun.toml``; paths in it start where it lies, and it may hold no password."""
     data = tomlfile.load(path)
-    for section, secret in (("broker", "password"), ("store", "token")):
+    for section, secret in SECRETS:
         table = data.get(section)
         if isinstance(table, dict) and secret in table:
             raise ConfigError(
@@ -295,7 +364,16 @@ def read_file(path: Path) -> Values:
         run = run.model_copy(update={"directory": base / run.directory})
     if store.token_file is not None:
         store = store.model_copy(update={"token_file": base / store.token_file})
-    read = {"broker": broker, "run": run, "store": store}
+    alarms, webhook = values.alarms, values.webhook
+    if tomlfile.is_path(alarms.file):
+        alarms = alarms.model_copy(update={"file": str(base / alarms.file)})
+    if webhook.secret_file is not None:
+        webhook = webhook.model_copy(update={"secret_file": base / webhook.secret_file})
+    serve = values.serve
+    if serve.tokens_file is not None:
+        serve = serve.model_copy(update={"tokens_file": base / serve.tokens_file})
+    read = {"broker": broker, "run": run, "store": store, "alarms": alarms, "webhook": webhook,
+            "serve": serve}  # fmt: skip
     return values.model_copy(
         update={name: v for name, v in read.items() if name in values.model_fields_set}
     )
@@ -311,7 +389,9 @@ def nearest_file(folder: Path) -> Path | None:
 def flag_of(key: str) -> str:
     """How a setting is spelt as a flag of a verb."""
     short = {"broker.url": "--broker", "run.speed": "--speed", "run.directory": "--directory",
-             "feed.url": "--summaries", "store.url": "--store"}  # fmt: skip
+             "feed.url": "--summaries", "store.url": "--store", "webhook.url": "--webhook",
+             "serve.host": "--host",
+             "serve.port": "--port", "serve.tokens_file": "--tokens-file"}  # fmt: skip
     return short.get(key, "--" + key.replace(".", "-").replace("_", "-"))
 
 
@@ -375,6 +455,8 @@ def _settled(layers: Mapping[tuple[str, str], tuple[object, str]], found: list[s
 def _shown(name: str, value: object, *, duration: bool) -> str:
     if isinstance(value, SecretStr):
         return HIDDEN
+    if name == "url" and isinstance(value, str) and "?" in value:
+        return value.partition("?")[0] + "?" + HIDDEN  # a webhook's may hold a key
     if name == "url" and isinstance(value, str) and "@" in value:
         scheme, _, rest = value.partition("://")
         return f"{scheme}://{HIDDEN}@{rest.rpartition('@')[2]}"

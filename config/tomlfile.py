@@ -29,6 +29,15 @@ def guess(word: str, known: Collection[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def is_path(name: str) -> bool:
+    """Whether a word names a file of one's own, and not something shipped.
+
+    >>> is_path("quickstart"), is_path("./quickstart"), is_path("quickstart.toml")
+    (False, True, True)
+    """
+    return "/" in name or name.endswith(".toml")
+
+
 def read(source: Source, model: type[M], *, context: Mapping[str, Any] | None = None) -> M:
     """Read one file into ``model``; raises one ``ConfigError`` that lists all its problems."""
     return validate(load(source), model, at=str(source), context=context)

@@ -218,6 +218,16 @@ class Engine:
             if not any(kpi.kinds for kpi in track.kpis)
         )
 
+    def kind_of(self, asset: Asset) -> str | None:
+        """The kind of an announced asset; groups have none."""
+        track = self._tracks.get(asset)
+        return None if track is None else track.kind
+
+    @property
+    def closed_ns(self) -> int:
+        """Up to where panes are closed: a window that ends later is not whole yet."""
+        return 0 if self._frontier is None else self._frontier * self._policy.pane_ns
+
     @property
     def ended(self) -> bool:
         """Whether every connection that reported progress has ended."""

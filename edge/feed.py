@@ -13,6 +13,9 @@ is away is sought for as long as the block lasts. What was written and not ackno
 connection was lost goes out again, so a row arrives at least once, and nothing is lost but what the
 counts of ``Fed`` name. The recording holds every row, delivered or not.
 
+An alarm's row also has what it means under ``alarm``: severity, text, the KPI's value and its
+threshold, since when, and whether it stands, which is the last word, whichever row it comes with.
+
 A row whose window turned out never to have been (an order that ended earlier) comes again as
 ``gone``. A topic's retained message is the row of its latest window. An older window that is
 amended later goes out without being retained, or a newcomer would take the past for the present.
@@ -26,10 +29,10 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -42,6 +45,8 @@ from ingest.broker import BrokerAddress
 from ingest.session import Session, sought
 
 Key = tuple[object, ...]
+About = Callable[[Row], Mapping[str, Any]]
+"""What a row means beside its numbers; nothing for most."""
 
 WAITING = 200_000
 """The most rows kept while the broker is away or slow; after that the oldest are dropped.
@@ -96,9 +101,11 @@ class Feed:
         allows: Callable[[Row, str], bool],
         windows: Sequence[Window],
         *,
+        about: About = lambda _: {},
         most: int = WAITING,
     ) -> None:
         self._session = session
+        self._about = about
         self._windows = tuple(windows)
         self._allows = allows
         self._most = most
@@ -178,7 +185,7 @@ class Feed:
             topic = topics.kpi(row.asset, row.kpi, window)
             newest = row.window_start_ns >= self._latest_ns.get(topic, row.window_start_ns)
             if not self._session.publish(
-                topic, _payload(row), qos=1, retain=newest, traffic="summary"
+                topic, _payload(row, self._about(row)), qos=1, retain=newest, traffic="summary"
             ):
                 return
             if newest:
@@ -210,7 +217,7 @@ class Feed:
         self._write()
 
 
-def _payload(row: Row) -> bytes:
+def _payload(row: Row, alarm: Mapping[str, Any]) -> bytes:
     return msgspec.json.encode(
         {
             "value": row.value,
@@ -221,6 +228,7 @@ def _payload(row: Row) -> bytes:
             "window_start_ns": row.window_start_ns,
             "window_length_ns": row.window_length_ns,
             **({"gone": True} if row.gone else {}),
+            **({"alarm": alarm} if alarm else {}),
         }
     )
 
@@ -243,19 +251,23 @@ def storing(store: RowStore, feed: Feed | None) -> Callable[[list[Row]], None]:
 
 @asynccontextmanager
 async def feeding(
-    address: BrokerAddress | None, allows: Callable[[Row, str], bool], windows: Sequence[Window]
+    address: BrokerAddress | None,
+    allows: Callable[[Row, str], bool],
+    windows: Sequence[Window],
+    about: About = lambda _: {},
 ) -> AsyncGenerator[Feed | None, None]:
     """Feed a broker while the block runs, wherever it is; without an address there is no feed.
 
     ``windows`` are those in use, by which a topic names the windows of its rows; ``allows`` is
-    asked with that name. Entering does not wait for the broker. Leaving waits for what is to be
-    delivered, unless the block failed; what does not get through in time stays counted as waiting.
+    asked with that name, and ``about`` for what a row means. Entering does not wait for the broker.
+    Leaving waits for what is to be delivered, unless the block failed; what does not get through in
+    time stays counted as waiting.
     """
     if address is None:
         yield None
         return
     session = Session(address, f"beilun-feed-{secrets.token_hex(4)}", may_leave=True)
-    feed = Feed(session, allows, windows)
+    feed = Feed(session, allows, windows, about=about)
     async with sought(session):
         yield feed
         await feed.drained()

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from config.errors import RecordingError
 from edge import kpis
+from edge.alarms import Alarms, end_ns
 from edge.engine import Engine
 from edge.gate import Ledger
 from edge.hops import Hops
@@ -19,7 +20,7 @@ from edge.rows import Row, digest
 from edge.store import RowStore
 from ingest.codecs import Unusable
 from ingest.contiguous import Contiguous
-from ingest.decode import Decoder, tick
+from ingest.decode import TICK, Decoder, tick
 from ingest.messages import Batch, Birth, Envelope, Notice, Progress, Record, Reject
 from ingest.recording import Recording
 from ingest.subscribe import Received
@@ -35,7 +36,7 @@ class Journal:
         self._decoder = decoder
 
     def recall(self, first_ns: int, last_ns: int) -> Iterator[Record]:
-        for block in self._recording.blocks(first_ns, last_ns):
+        for block in self._recording.blocks_over(first_ns, last_ns):
             for envelope in block.envelopes:
                 yield from self._decoder.read(envelope)
 
@@ -89,11 +90,18 @@ class Pipeline:
     """Decode, journal, fold, write. ``write`` gets rows to upsert, outside any transaction."""
 
     def __init__(
-        self, recording: Recording, decoder: Decoder, policy: Policy, run: str | None, write: Write
+        self,
+        recording: Recording,
+        decoder: Decoder,
+        policy: Policy,
+        run: str | None,
+        write: Write,
+        alarms: Alarms | None = None,
     ) -> None:
         self.recording = recording
         self._decoder = decoder
         self._write = write
+        self._alarms = alarms
         self.engine = Engine(
             policy, tuple(kpis.load().values()), Journal(recording, decoder), run=run
         )
@@ -101,6 +109,10 @@ class Pipeline:
         self.seen = Contiguous()
         self.unusable: Counter[str] = Counter()
         self.messages = 0
+        self.journalled = 0
+        """Messages in the journal, its ticks aside."""
+        self.rows = 0
+        """Rows that were written, each as often as it was amended."""
         self._run = run
         self._progress: dict[str, Progress] = {}
 
@@ -108,14 +120,21 @@ class Pipeline:
         """Feed what the journal holds; ``salvage`` stops at the damage instead of raising."""
         self.unusable.update(self.recording.unusable())
         for block in self.recording.blocks(salvage=salvage):
-            self._feed([r for e in block.envelopes for r in self._read(e)])
+            self.journalled += sum(envelope.codec != TICK for envelope in block.envelopes)
+            self._feed([r for e in block.envelopes for r in self._read(e)], watched=False)
+        if (
+            self._alarms is not None
+        ):  # only what the rows came to: they were told of the rest before
+            self._put(self._alarms.catch_up(self.engine.closed_ns, self.engine.kind_of))
 
     def take(self, received: Iterable[Received]) -> None:
         """Journal and fold messages; when this returns they are safe and may be acknowledged."""
         records: list[Record] = []
         rejects: list[Reject] = []
+        taken = 0
         with self.hops.timed("decode"):
             for message in received:
+                taken += 1
                 found = self._decoder.receive(message.topic, message.payload, message.received_ns)
                 if isinstance(found, Reject):
                     rejects.append(found)
@@ -123,6 +142,7 @@ class Pipeline:
                     records += found
         with self.hops.timed("commit"):
             self.recording.append(records, rejects)
+        self.journalled += taken - len(rejects)
         self.unusable.update(reject.reason for reject in rejects)
         self._feed(records)
 
@@ -144,7 +164,12 @@ class Pipeline:
 
     def finish(self) -> None:
         """Close every window there is."""
-        self._write(self.engine.finish())
+        rows = self.engine.finish()
+        self._put(rows)
+        if self._alarms is not None:
+            whole = [row for row in rows if end_ns(row) <= self.engine.closed_ns]
+            self._watch(whole)
+            self._put(self._alarms.finish())
 
     def conclude(self, rows: RowStore) -> "Ending":
         """Finish, and write down in the recording how it ended."""
@@ -175,7 +200,7 @@ class Pipeline:
         ended = self.engine.ended
         return Account(made, lost, shed, self.unusable, self.engine.ledger, ended)
 
-    def _feed(self, records: list[Record]) -> None:
+    def _feed(self, records: list[Record], *, watched: bool = True) -> None:
         for record in records:
             message = record.message
             if isinstance(message, Progress):
@@ -191,4 +216,15 @@ class Pipeline:
             rows = self.engine.advance()
         if rows:
             with self.hops.timed("rows"):
-                self._write(rows)
+                self._put(rows)
+                if watched:
+                    self._watch(rows)
+
+    def _put(self, rows: list[Row]) -> None:
+        self._write(rows)
+        self.rows += len(rows)
+
+    def _watch(self, rows: list[Row]) -> None:
+        """Raise and clear alarms by rows of whole windows that were written."""
+        if self._alarms is not None and (told := self._alarms.fold(rows, self.engine.kind_of)):
+            self._put(told)

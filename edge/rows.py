@@ -1,7 +1,11 @@
 """KPI rows, and the digest of a run."""
 
+import bisect
 import hashlib
-from collections.abc import Iterable
+import heapq
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from operator import attrgetter
 from typing import NamedTuple
 
 from config.windows import Order, Span, Window
@@ -44,15 +48,77 @@ ORDER_NUMBER = "order_number"
 such a row, one each, so it also tells them from others of the same length."""
 
 
+class LastRows:
+    """What holds in the end of rows as they come out, in memory: a store that is no file."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[Key, Row] = {}
+        self._starts: dict[tuple[Asset, str], dict[int, list[int]]] = {}
+        """By the length of the windows, in order."""
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Keep rows; one that is gone is kept no longer."""
+        for row in rows:
+            key, start_ns = row.key, row.window_start_ns
+            lengths = self._starts.setdefault((row.asset, row.kpi), {})
+            starts = lengths.setdefault(row.window_length_ns, [])
+            if row.gone:
+                if self.by_key.pop(key, None) is not None:
+                    starts.remove(start_ns)
+                continue
+            if key not in self.by_key:
+                if starts and start_ns < starts[-1]:
+                    bisect.insort(starts, start_ns)
+                else:
+                    starts.append(start_ns)
+            self.by_key[key] = row
+
+    def rows(self) -> list[Row]:
+        """All that is kept."""
+        return list(self.by_key.values())
+
+    def assets(self) -> list[Asset]:
+        """Every asset and group that has a row."""
+        return sorted({asset for asset, _ in self._starts})
+
+    def since(
+        self, asset: Asset, kpi: str, t_ns: int, length_ns: int | None = None
+    ) -> Iterator[Row]:
+        """Rows of windows that begin then or after, oldest first; of one length, or of all."""
+
+        def oldest_first(length: int, starts: list[int]) -> Iterator[Row]:
+            for at in range(bisect.bisect_left(starts, t_ns), len(starts)):
+                yield self.by_key[asset, kpi, length, starts[at]]
+
+        parts = [oldest_first(*each) for each in self._along(asset, kpi, length_ns)]
+        return heapq.merge(*parts, key=attrgetter("window_start_ns"))
+
+    def before(
+        self, asset: Asset, kpi: str, t_ns: int, length_ns: int | None = None
+    ) -> Iterator[Row]:
+        """Rows of windows that begin before then, newest first; of one length, or of all."""
+
+        def newest_first(length: int, starts: list[int]) -> Iterator[Row]:
+            for at in range(bisect.bisect_left(starts, t_ns) - 1, -1, -1):
+                yield self.by_key[asset, kpi, length, starts[at]]
+
+        parts = [newest_first(*each) for each in self._along(asset, kpi, length_ns)]
+        return heapq.merge(*parts, key=attrgetter("window_start_ns"), reverse=True)
+
+    def named(self, glob: str) -> Iterator[Row]:
+        """Every row whose KPI's name matches."""
+        return (row for row in self.rows() if fnmatchcase(row.kpi, glob))
+
+    def _along(self, asset: Asset, kpi: str, length_ns: int | None) -> list[tuple[int, list[int]]]:
+        lengths = self._starts.get((asset, kpi), {})
+        return [each for each in lengths.items() if length_ns in (None, each[0])]
+
+
 def last_rows(rows: Iterable[Row]) -> dict[Key, Row]:
     """Of rows as they came out, what holds in the end."""
-    kept: dict[Key, Row] = {}
-    for row in rows:
-        if row.gone:
-            kept.pop(row.key, None)
-        else:
-            kept[row.key] = row
-    return kept
+    kept = LastRows()
+    kept.write(rows)
+    return kept.by_key
 
 
 def rows_in(rows: Iterable[Row], kind: Window) -> list[Row]:

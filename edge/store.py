@@ -1,5 +1,6 @@
 """The embedded KPI store: rows upserted by key, in the recording's own SQLite file."""
 
+import heapq
 import itertools
 from collections.abc import Collection, Iterable, Iterator
 from operator import attrgetter
@@ -24,11 +25,30 @@ CREATE TABLE IF NOT EXISTS gone (
     series INTEGER NOT NULL REFERENCES series, window_start_ns INTEGER NOT NULL,
     revision INTEGER NOT NULL, PRIMARY KEY (series, window_start_ns)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS change (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, series INTEGER NOT NULL, window_start_ns INTEGER NOT NULL
+);
 CREATE VIEW IF NOT EXISTS kpi_rows AS
     SELECT site, area, line, asset, kpi, window_start_ns, window_length_ns, value, n, late,
            revision, unit
     FROM row JOIN series ON series.id = row.series;
 """
+
+KEPT_CHANGES = 100_000
+"""How many of the newest changes of rows are kept, for whoever follows them; up to a tenth more
+are, so that the old ones leave many at a time."""
+
+_TELL = """
+CREATE TEMP TRIGGER IF NOT EXISTS tell_{table}_{event} AFTER {event} ON main.{table} BEGIN
+    INSERT INTO change (series, window_start_ns) VALUES (NEW.series, NEW.window_start_ns);
+END
+"""
+"""A change names its row and does not repeat it. It is in the transaction that changes the row, and
+a row that is written again as it was makes none."""
+_ENDS = (
+    "SELECT id FROM change ORDER BY id LIMIT 1",
+    "SELECT id FROM change ORDER BY id DESC LIMIT 1",
+)
 
 _UPSERT = """
 INSERT INTO row VALUES (?1, ?2, ?3, ?4, ?5, coalesce(
@@ -70,8 +90,11 @@ class RowStore:
         self._series: dict[tuple[Asset, str, int], int] = {}
 
     def prepare(self) -> None:
-        """Make the tables where they are missing; for the one writer."""
+        """Make the tables where they are missing, and keep changes from now on: for the writer."""
         self._db.executescript(_SCHEMA)
+        for table in ("row", "gone"):
+            for event in ("INSERT", "UPDATE"):
+                self._db.execute(_TELL.format(table=table, event=event))
 
     def write(self, rows: Iterable[Row]) -> None:
         """Upsert rows in one transaction."""
@@ -88,11 +111,18 @@ class RowStore:
                     for row in some
                 ]
                 self._db.executemany(_UPSERT, values)
+            self._forget()
             self._db.execute("COMMIT")
         except BaseException:
             self._db.execute("ROLLBACK")
             self._series.clear()
             raise
+
+    def _forget(self) -> None:
+        """Let go of the oldest changes where there are too many."""
+        (oldest,), (newest,) = (self._db.execute(end).fetchone() or (0,) for end in _ENDS)
+        if newest - oldest > 1.1 * KEPT_CHANGES:
+            self._db.execute("DELETE FROM change WHERE id <= ?", (newest - KEPT_CHANGES,))
 
     def revision(self, row: Row) -> int:
         """At which revision a row that was written is stored, or was taken away."""
@@ -129,6 +159,49 @@ class RowStore:
         found = self._db.execute(_SELECT + (f"WHERE {' AND '.join(where)}" if where else ""), args)
         for site, area, line, name, *rest in found:
             yield Row(Asset(site, area, line, name), *rest)
+
+    def since(
+        self, asset: Asset, kpi: str, t_ns: int, length_ns: int | None = None
+    ) -> Iterator[Row]:
+        """Rows of windows that begin then or after, oldest first; of one length, or of all."""
+        found = self._along("row.window_start_ns >= ? ORDER BY 2", asset, kpi, t_ns, length_ns)
+        return heapq.merge(*found, key=attrgetter("window_start_ns"))
+
+    def before(
+        self, asset: Asset, kpi: str, t_ns: int, length_ns: int | None = None
+    ) -> Iterator[Row]:
+        """Rows of windows that begin before then, newest first; of one length, or of all."""
+        found = self._along("row.window_start_ns < ? ORDER BY 2 DESC", asset, kpi, t_ns, length_ns)
+        return heapq.merge(*found, key=attrgetter("window_start_ns"), reverse=True)
+
+    def named(self, glob: str) -> Iterator[Row]:
+        """Every row whose KPI's name matches."""
+        if not self._exists():
+            return
+        for site, area, line, name, *rest in self._db.execute(
+            _SELECT + "WHERE kpi GLOB ?", (glob,)
+        ):
+            yield Row(Asset(site, area, line, name), *rest)
+
+    def _along(
+        self, where: str, asset: Asset, kpi: str, t_ns: int, length_ns: int | None
+    ) -> list[Iterator[Row]]:
+        """Some rows of each series of one KPI of one asset, by its index."""
+        series = self._db.execute(
+            "SELECT id, window_length_ns, unit FROM series WHERE site = ? AND area = ? AND line = ?"
+            " AND asset = ? AND kpi = ? AND (?6 IS NULL OR window_length_ns = ?6)",
+            (*asset, kpi, length_ns),
+        ).fetchall()
+        query = (
+            "SELECT value, window_start_ns, n, late, revision FROM row"
+            f" WHERE series = ? AND {where}"
+        )
+
+        def rows(number: int, length: int, unit: str) -> Iterator[Row]:
+            for value, start_ns, n, late, revision in self._db.execute(query, (number, t_ns)):
+                yield Row(asset, kpi, start_ns, length, value, n, late, unit, revision)
+
+        return [rows(*each) for each in series]
 
     def assets(self) -> list[Asset]:
         """Every asset and group that has a row."""

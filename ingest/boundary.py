@@ -8,17 +8,18 @@ Theory of operation
                                      │               │
     edge ◄───────────────────────────┘               │
     edge ───────────────── summary (KPI feed) ───────┼──► broker of the group
+    edge ── summary (all rows) ─► store              │
 
 A process has one boundary. It is not handed from function to function but stands around a block
-(``guarding``), and every ``Session`` made in the block takes part: a connection that nobody told of
-the boundary would be a hole in it.
+(``guarding``), and every ``Session`` made in the block takes part, and every store
+(``edge.sinks.counted``): a connection that nobody told of the boundary would be a hole in it.
 
 - **Who.** The address is the peer's of the socket that was really opened, never the name that was
   asked for; every new connection is asked again, since a name may lead elsewhere by then.
 - **How many.** Counted where a message is handed to MQTT: topic and payload, once for every time it
   is written (a message that is sent again leaves again). Not counted: MQTT's own packets (connect,
   acknowledgements, pings), headers of MQTT, TCP and IP, and what the broker itself passes on, as a
-  bridge does.
+  bridge does. What goes to a store is counted as it is handed to the socket, with its headers.
 """
 
 from collections.abc import Generator, Iterable, Mapping
@@ -33,7 +34,7 @@ from config.errors import ConfigError
 
 Traffic = Literal["telemetry", "control", "summary"]
 """``telemetry``: everything devices say; ``control``: progress, confirms, probes; ``summary``: rows
-of a KPI feed."""
+of a KPI feed, or to a store."""
 
 TRAFFIC: tuple[Traffic, ...] = get_args(Traffic)
 
@@ -82,20 +83,28 @@ class Boundary:
             found = found.ipv4_mapped  # what a socket for both families makes of an IPv4 peer
         return any(found in network for network in self._campus.networks)
 
-    def admit(self, address: str, broker: str, *, may_leave: bool) -> Peer:
+    def admit(
+        self,
+        address: str,
+        where: str,
+        *,
+        may_leave: bool,
+        kind: Literal["broker", "store"] = "broker",
+    ) -> Peer:
         """The peer's account; raises ``OutsideError`` where nothing may be sent there.
 
-        ``may_leave`` is for connections that carry summaries only. ``broker`` is for people.
+        ``may_leave`` is for connections that carry nothing but the summaries that a campus names.
+        ``where`` is for people.
         """
         peer = self._peers.get(address)
         if peer is None:
             peer = self._peers[address] = Peer(address, self.inside(address))
         if self._campus.only and not peer.inside and not may_leave:
+            what = "telemetry" if kind == "broker" else "a row that is not among its summaries"
             raise OutsideError(
-                f"telemetry may not leave the campus, and {address} is outside"
-                f" ({self._campus.spelt})",
-                at=f"broker {broker}",
-                hint="name a broker inside with --broker; or, if that one is inside, add its"
+                f"{what} may not leave the campus, and {address} is outside ({self._campus.spelt})",
+                at=f"{kind} {where}",
+                hint=f"name a {kind} inside with --{kind}; or, if that one is inside, add its"
                 " network to networks in the scenario's [campus]",
             )
         return peer

@@ -18,19 +18,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import RecordingError
-from config.units import format_time
-from ingest.messages import Batch, Envelope, Record, Reject, Times, TruthRow
+from config.units import NS_PER_S, format_time
+from ingest.messages import Batch, Birth, Envelope, Record, Reject, Times, TruthRow
 
 FORMAT = "1"
 KEPT_REJECTS = 1_000
 """How many refused messages are kept for inspection; the rest are only counted."""
 
-_SCHEMA = """
+LONG_NS = 600 * NS_PER_S
+"""Blocks that span more event time than this have an index of their own, for they are few: so those
+of a time are found among all that end within this after it."""
+
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS block (
     id INTEGER PRIMARY KEY, messages INTEGER NOT NULL, samples INTEGER NOT NULL,
     first_ns INTEGER, last_ns INTEGER, crc INTEGER NOT NULL, data BLOB NOT NULL
 );
+CREATE INDEX IF NOT EXISTS block_by_time ON block (last_ns, first_ns);
+CREATE INDEX IF NOT EXISTS block_long ON block (last_ns, first_ns)
+    WHERE last_ns - first_ns > {LONG_NS};
+CREATE TABLE IF NOT EXISTS landmark (
+    asset TEXT NOT NULL, stream TEXT NOT NULL, block INTEGER NOT NULL, place INTEGER NOT NULL,
+    codec TEXT, topic TEXT, received_ns INTEGER, payload BLOB,
+    PRIMARY KEY (asset, stream, block, place)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS reject (
     id INTEGER PRIMARY KEY, reason TEXT NOT NULL, detail TEXT NOT NULL, topic TEXT NOT NULL,
     received_ns INTEGER NOT NULL, size INTEGER NOT NULL, head BLOB NOT NULL
@@ -50,6 +62,18 @@ CREATE TABLE IF NOT EXISTS trace (
     PRIMARY KEY (asset, way, first_number)
 );
 CREATE INDEX IF NOT EXISTS trace_by_time ON trace (asset, way, first_ns);
+"""
+
+_OVER = f"""
+SELECT id FROM block WHERE last_ns >= ?1 AND last_ns <= ?2 + {LONG_NS} AND first_ns <= ?2
+"""
+_LONG_OVER = f"""
+SELECT id FROM block
+WHERE last_ns - first_ns > {LONG_NS} AND last_ns > ?2 + {LONG_NS} AND first_ns <= ?2
+"""
+"""The others, of those that end later."""
+_OVER_UNINDEXED = """
+SELECT id FROM block NOT INDEXED WHERE last_ns >= ?1 AND first_ns <= ?2 ORDER BY id
 """
 
 
@@ -208,6 +232,56 @@ _unpack_trace = msgspec.msgpack.Decoder(list[tuple[int, int, int, bytes]]).decod
 _unpack = msgspec.msgpack.Decoder(list[tuple[str, str, int, bytes]]).decode
 
 
+LANDMARKS = frozenset({"birth", "state", "orders", "calendar"})
+"""Streams that tell something when it changes and not again: the last word may be far back."""
+FREQUENT = "state"
+"""Of these the one that may tell so much that its messages are not kept a second time."""
+LAST_LANDMARKS = 4
+"""Blocks follow each other in time, but for what came late."""
+
+
+class Landmark(NamedTuple):
+    """That something was told that holds until the next; ``envelope``: the message, if rare."""
+
+    asset: str
+    stream: str
+    envelope: Envelope | None
+
+
+def landmarks_in(records: Iterable[Record]) -> list[Landmark]:
+    """The landmarks among records that belong together, in their order."""
+    found: dict[tuple[str, str, int], Landmark] = {}
+    for record in records:
+        match record.message:
+            case Birth(asset):
+                stream = "birth"
+            case Batch(asset, stream) if stream in LANDMARKS:
+                pass
+            case _:
+                continue
+        envelope = None if stream == FREQUENT else record.envelope
+        key = str(asset), stream, id(envelope)
+        found[key] = Landmark(str(asset), stream, envelope)
+    return list(found.values())
+
+
+def _told(envelope: Envelope | None) -> tuple[object, ...]:
+    if envelope is None:
+        return (None,) * 4
+    return envelope.codec, envelope.topic, envelope.received_ns, envelope.payload
+
+
+_DAMAGES = (sqlite3.Error, ValueError, TypeError, zlib.error, msgspec.MsgspecError)
+"""What reading a block of a damaged file may raise."""
+
+
+def _envelopes(crc: int, data: bytes) -> list[Envelope]:
+    """What a block holds; raises one of ``_DAMAGES``."""
+    if zlib.crc32(data) != crc:
+        raise ValueError("its checksum does not match")
+    return [Envelope(*item) for item in _unpack(zlib.decompress(data))]
+
+
 class Recording:
     """A recording open for reading, or for writing by its one writer."""
 
@@ -326,7 +400,7 @@ class Recording:
         self.db.execute("BEGIN IMMEDIATE")
         try:
             if envelopes:
-                self.db.execute(
+                written = self.db.execute(
                     "INSERT INTO block (messages, samples, first_ns, last_ns, crc, data)"
                     " VALUES (?, ?, ?, ?, ?, ?)",
                     (
@@ -337,6 +411,13 @@ class Recording:
                         zlib.crc32(data),
                         data,
                     ),
+                )
+                self.db.executemany(
+                    "INSERT INTO landmark VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    [
+                        (mark.asset, mark.stream, written.lastrowid, place, *_told(mark.envelope))
+                        for place, mark in enumerate(landmarks_in(records))
+                    ],
                 )
             if rejects:
                 self._reject(rejects)
@@ -361,50 +442,94 @@ class Recording:
             [(r.reason,) for r in rejects],
         )
 
-    def blocks(
-        self, first_ns: int | None = None, last_ns: int | None = None, *, salvage: bool = False
-    ) -> Iterator[Block]:
-        """Blocks in the order they were committed, optionally those with samples in a span.
+    def blocks(self, *, salvage: bool = False) -> Iterator[Block]:
+        """All blocks in the order they were committed.
 
         A damaged block raises ``RecordingError``, or with ``salvage`` ends the journal; everything
         before it has been yielded.
         """
-        span, args = "", []
-        if first_ns is not None and last_ns is not None:
-            span, args = " AND last_ns >= ? AND first_ns <= ?", [first_ns, last_ns]
         after, seen_ns = 0, None
         while True:
             try:
                 row = self.db.execute(
-                    "SELECT id, crc, data, last_ns FROM block WHERE id > ?" + span
-                    + " ORDER BY id LIMIT 1",
-                    [after, *args],
-                ).fetchone()  # fmt: skip
+                    "SELECT id, last_ns, crc, data FROM block WHERE id > ? ORDER BY id LIMIT 1",
+                    (after,),
+                ).fetchone()
                 if row is None:
                     return
-                number, crc, data, block_last_ns = row
-                if number != after + 1 and not span:
+                number, block_last_ns, crc, data = row
+                if number != after + 1:
                     raise ValueError(f"block {after + 1} is missing")
-                if zlib.crc32(data) != crc:
-                    raise ValueError("its checksum does not match")
-                envelopes = [Envelope(*item) for item in _unpack(zlib.decompress(data))]
-            except (
-                sqlite3.Error,
-                ValueError,
-                TypeError,
-                zlib.error,
-                msgspec.MsgspecError,
-            ) as error:
+                envelopes = _envelopes(crc, data)
+            except _DAMAGES as error:
                 if salvage:
                     return
-                until = f", up to event time {format_time(seen_ns)}" if seen_ns else ""
-                raise RecordingError(
-                    f"damaged at block {after + 1}: {error}",
-                    at=str(self.path),
-                    hint=f"--salvage uses the {after} blocks before it{until}",
-                ) from None
+                raise self._damaged(after + 1, error, seen_ns) from None
             yield Block(number, envelopes)
             after, seen_ns = number, block_last_ns or seen_ns
+
+    def blocks_over(self, first_ns: int, last_ns: int) -> Iterator[Block]:
+        """Blocks with samples in a span, in the order they were committed; raises
+        ``RecordingError`` for a damaged one."""
+        for number in self.numbers_over(first_ns, last_ns):
+            yield self.block(number)
+
+    def numbers_over(self, first_ns: int, last_ns: int) -> list[int]:
+        """Numbers of the blocks with samples in a span: an index seek, but in a recording of before
+        there was an index."""
+        try:
+            found = self.db.execute(_OVER, (first_ns, last_ns)).fetchall()
+            found += self.db.execute(_LONG_OVER, (first_ns, last_ns)).fetchall()
+            return sorted(number for (number,) in found)
+        except sqlite3.DatabaseError:  # cut off: its indexes may be lost with its end
+            before: list[int] = []
+            with contextlib.suppress(sqlite3.DatabaseError):
+                before.extend(n for (n,) in self.db.execute(_OVER_UNINDEXED, (first_ns, last_ns)))
+            return before
+
+    def block(self, number: int) -> Block:
+        """One block; raises ``RecordingError`` where it is missing or damaged."""
+        try:
+            row = self.db.execute("SELECT crc, data FROM block WHERE id = ?", (number,)).fetchone()
+            if row is None:
+                raise ValueError(f"block {number} is missing")
+            return Block(number, _envelopes(*row))
+        except _DAMAGES as error:
+            raise self._damaged(number, error) from None
+
+    def _damaged(self, number: int, error: Exception, seen_ns: int | None = None) -> RecordingError:
+        until = f", up to event time {format_time(seen_ns)}" if seen_ns else ""
+        return RecordingError(
+            f"damaged at block {number}: {error}",
+            at=str(self.path),
+            hint=f"--salvage uses the {number - 1} blocks before it{until}",
+        )
+
+    def landmarks(
+        self, asset: str, stream: str, *, after: int = 0, before_ns: int | None = None
+    ) -> list[tuple[int, Envelope | None]] | None:
+        """Where an asset told something that holds until it tells the next: the numbers of the
+        blocks beyond one, and the messages where they are kept. With ``before_ns`` the last few of
+        blocks that begin before a time, the newest first. ``None`` in a recording of before."""
+        if not self._has("landmark"):
+            return None
+        rows = self.db.execute(
+            "SELECT block, codec, topic, received_ns, payload FROM landmark WHERE asset = ?"
+            " AND stream = ? AND block > ? ORDER BY block, place"
+            if before_ns is None
+            else "SELECT block, codec, topic, received_ns, payload FROM landmark CROSS JOIN block b"
+            " ON b.id = block WHERE asset = ? AND stream = ? AND block > ? AND b.first_ns <= ?"
+            f" ORDER BY block DESC, place DESC LIMIT {LAST_LANDMARKS}",
+            (asset, stream, after, *(() if before_ns is None else (before_ns,))),
+        )
+        return [(block, None if said[0] is None else Envelope(*said)) for block, *said in rows]
+
+    def landmark_assets(self, stream: str) -> list[str]:
+        """The assets of which there are such blocks."""
+        rows = self.db.execute(
+            "SELECT DISTINCT asset FROM landmark WHERE stream = ? ORDER BY asset", (stream,)
+        )
+        return [asset for (asset,) in rows]
 
     def unusable(self) -> dict[str, int]:
         """Refused messages by reason."""

@@ -32,6 +32,7 @@ from config.windows import Every
 from edge import feed as feed_module
 from edge.feed import Feed, feeding
 from edge.rows import ALL, Row
+from edge.sinks.influx import Refused, Server, Taken
 from ingest import topics
 from ingest.boundary import Boundary, OutsideError, guarding, outside, sent
 from ingest.broker import BrokerAddress, free_port, mosquitto_path
@@ -612,6 +613,127 @@ def test_exactly_the_allowed_summaries_leave_a_run(tmp_path: Path) -> None:
     assert re.search(r"^feed +2 ", done.stdout, re.MULTILINE)  # each was timed
     assert "PASS  bytes_outside@telemetry == 0" in done.stdout
     assert "bytes_outside@control" in (tmp_path / "j.xml").read_text()
+
+
+class Ear:
+    """A store that takes everything, and counts every byte that comes to its socket."""
+
+    def __init__(self, host: str) -> None:
+        self._listener = socket.create_server((host, 0))
+        self.host, self.port = host, self._listener.getsockname()[1]
+        self.bytes = self.connections = 0
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # it is closed
+            while True:
+                opened, _ = self._listener.accept()
+                self.connections += 1
+                with opened, contextlib.suppress(OSError):
+                    self._answer(opened)
+
+    def _answer(self, opened: socket.socket) -> None:
+        held = b""
+        while data := opened.recv(65_536):
+            self.bytes += len(data)
+            held += data
+            head, blank, body = held.partition(b"\r\n\r\n")
+            length = re.search(rb"(?i)content-length: (\d+)", head)
+            if blank and length is not None and len(body) == int(length[1]):
+                opened.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+                held = b""
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+
+@contextlib.contextmanager
+def ear(host: str) -> Generator[Ear, None, None]:
+    made = Ear(host)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def store_at(url: str) -> Server:
+    return Server(url, bucket="b", token="secret", timeout_ns=5 * NS_PER_S)
+
+
+@linux
+class TestStore:
+    def test_within_the_campus_every_byte_is_counted_headers_too(self) -> None:
+        with ear("127.0.0.1") as store, guarding(campus()) as boundary:
+            with contextlib.closing(store_at(store.url)) as server:
+                for n in range(1, 4):
+                    assert isinstance(server.write(["kpi value=1 1"] * n * 100), Taken)
+            assert boundary is not None
+            assert boundary.entries()["inside summary 127.0.0.1"] == store.bytes > 500
+            assert outside(sent("edge", boundary.entries()), "summary") == 0
+
+    def test_outside_it_is_refused_before_a_byte_leaves(self) -> None:
+        with ear(AWAY) as store:
+            with guarding(campus()), pytest.raises(OutsideError, match=f"{AWAY} is outside") as it:
+                store_at(store.url)
+            assert f"store {store.url}" in str(it.value) and "--store" in str(it.value)
+            assert store.bytes == 0
+
+    def test_outside_of_a_campus_that_only_counts_it_is_counted(self) -> None:
+        with ear(AWAY) as store, guarding(campus(only=False)) as boundary:
+            with contextlib.closing(store_at(store.url)) as server:
+                assert isinstance(server.write(["kpi value=1 1"]), Taken)
+            assert boundary is not None
+            left = outside(sent("edge", boundary.entries()), "summary")
+            assert left == store.bytes > 0
+
+    def test_a_name_that_comes_to_lead_outside_is_not_followed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        leads = ["127.0.0.1"]
+        asked = socket.getaddrinfo
+
+        def elsewhere(host: Any, port: Any, *more: Any, **other: Any) -> Any:
+            return asked(leads[0] if host == "store.test" else host, port, *more, **other)
+
+        monkeypatch.setattr(socket, "getaddrinfo", elsewhere)
+        with ear(AWAY) as store, guarding(campus()):
+            # Nobody is there at first: it is judged once there is.
+            with contextlib.closing(store_at(f"http://store.test:{store.port}")) as server:
+                leads[0] = AWAY
+                answer = server.write(["kpi value=1 1"])
+            assert isinstance(answer, Refused) and "is outside" in answer.why
+            until_s = time.monotonic() + TIMEOUT_S
+            while not store.connections:
+                assert time.monotonic() < until_s
+                time.sleep(0.01)
+        assert (store.connections, store.bytes) == (1, 0)
+
+    def test_a_store_that_is_not_there_yet_is_no_reason_to_refuse(self) -> None:
+        with guarding(campus()):
+            store_at(f"http://127.0.0.1:{free_port()}").close()
+
+    def test_a_run_counts_what_its_store_got_or_is_refused(self, tmp_path: Path) -> None:
+        scenario = str(short(tmp_path, only=True))
+        words = ("run", scenario, "--for", "15m", "--broker", "embedded", "-o", "a.beilun")
+        with ear(AWAY) as away:
+            refused = beilun(*words, "--store", away.url, folder=tmp_path, expect=3)
+            assert away.bytes == 0
+        assert f"{AWAY} is outside" in refused.stderr
+        assert not (tmp_path / "a.beilun").exists()
+        with ear("127.0.0.1") as here:
+            done = beilun(*words, "--store", here.url, folder=tmp_path)
+        db = sqlite3.connect(tmp_path / "a.beilun")
+        counted = dict(db.execute("SELECT entry, messages FROM ledger WHERE side = 'bytes:edge'"))
+        db.close()
+        assert counted["inside summary 127.0.0.1"] == here.bytes > 10_000
+        assert "bytes that left: telemetry 0, control 0, summary 0" in done.stdout
 
 
 @linux

@@ -324,7 +324,8 @@ class TestConfig:
                  "layouts": "layout",
                  "mappings": "mapping", "config": "claims"}  # fmt: skip
         for line, path in zip(capsys.readouterr().out.splitlines(), files, strict=True):
-            assert line.endswith(f"({kinds[path.parent.name]})")
+            kind = "alarms" if path.name == "alarms.toml" else kinds[path.parent.name]
+            assert line.endswith(f"({kind})")
 
     def test_check_tells_of_every_bad_file(self, tmp_path, capsys):
         (tmp_path / "a.toml").write_text("length = 8\n")
@@ -333,7 +334,9 @@ class TestConfig:
         error = capsys.readouterr().err
         assert all(f"error: {name}.toml" in error for name in "abc")
 
-    @pytest.mark.parametrize("kind", ["scenario", "plant", "settings", "network", "mapping"])
+    @pytest.mark.parametrize(
+        "kind", ["scenario", "plant", "settings", "network", "mapping", "alarms"]
+    )
     def test_schema_holds_for_the_shipped_files(self, kind, capsys):
         jsonschema = pytest.importorskip("jsonschema")
         tomllib = pytest.importorskip("tomllib")
@@ -418,13 +421,13 @@ class TestWatch:
         with recording(tmp_path / "runs" / "one.beilun", rows) as writer:
             yield writer
 
-    def test_shows_no_data_first_then_the_worst_with_its_age(self, live, capsys):
+    def test_shows_the_worst_first_with_its_age_and_what_is_undefined_last(self, live, capsys):
         assert main(["watch", "--once"]) == 0
         _, header, *lines = capsys.readouterr().out.splitlines()
-        assert [line.split()[0][-5:] for line in lines] == ["dcm03", "dcm02", "dcm01"]
-        assert "–" in lines[0]
-        assert lines[1].endswith("2m")
-        assert "▁▂▄▅▇█" in lines[2]
+        assert [line.split()[0][-5:] for line in lines] == ["dcm02", "dcm01", "dcm03"]
+        assert "–" in lines[2]
+        assert lines[0].endswith("2m")
+        assert "▁▂▄▅▇█" in lines[1]
         assert header.split()[0] == "asset"
 
     def test_reads_the_last_windows_by_an_index_seek(self, live):

@@ -12,17 +12,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
 
 from beilun import dashboards
+from beilun.serving.access import make_token, read_tokens
+from config.alarms import PREFIX
 from config.errors import UnreachableError
+from config.units import NS_PER_S
 from edge import kpis
+from edge.rows import Row
+from edge.sinks.lines import line_of
+from edge.store import RowStore
 from ingest.broker import BrokerAddress
+from ingest.messages import Asset
+from ingest.recording import Recording
 from ingest.subscribe import subscribed
 from tests.servers import free_port, running_victoria
 
@@ -73,8 +85,9 @@ def test_secrets_are_made_up_once_and_kept_out_of_the_repository(tmp_path: Path)
     folder = tmp_path / "secrets"
     shutil.copytree(DEPLOY / "secrets", folder, ignore=shutil.ignore_patterns("*_*"))
     subprocess.run([folder / "make.sh"], check=True)
+    assert read_tokens(folder / "page_tokens") == ()  # nobody may look until somebody is added
     made = {name: (folder / name).read_text() for name in COMPOSE["secrets"]}
-    assert all(len(secret) == 48 for secret in made.values())
+    assert all(len(secret) == 48 for name, secret in made.items() if name != "page_tokens")
     assert len(set(made.values())) == len(made)
     subprocess.run([folder / "make.sh"], check=True)
     assert made == {name: (folder / name).read_text() for name in made}
@@ -125,6 +138,30 @@ class TestDashboards:
             assert set(re.findall(r"\$\{(\w+)\}", query)) <= variables
             assert query.count("(") == query.count(")")
             assert f'bucket: "{source["jsonData"]["defaultBucket"]}"' in query
+
+    def test_have_a_state_timeline_that_says_more_than_a_colour(self) -> None:
+        for name in ("site", "line", "asset"):
+            board = json.loads(dashboards.dashboards()[f"beilun-{name}.json"])
+            [panel] = [p for p in board["panels"] if p["type"] == "state-timeline"]
+            defaults = panel["fieldConfig"]["defaults"]
+            words = [each["options"]["result"]["text"] for each in defaults["mappings"]]
+            assert len(set(words)) == len(defaults["thresholds"]["steps"]) == 3
+
+    def test_mark_alarms_by_the_rows_that_the_edge_writes(self, board: dict[str, Any]) -> None:
+        variables = {variable["name"] for variable in board["templating"]["list"]}
+        row = Row(Asset("s", "a", "l", "m"), f"{PREFIX}oee_low", 0, 60 * NS_PER_S, 1.0, 1, 0, "1")
+        written = line_of(row, "1m")
+        raised, cleared = board["annotations"]["list"]
+        for annotation, value in ((raised, "1.0"), (cleared, "0.0")):
+            query = annotation["target"]["query"]
+            assert annotation["datasource"] == dashboards.SOURCE
+            assert set(re.findall(r"\$\{(\w+)\}", query)) <= variables
+            assert query.count("(") == query.count(")") and query.count("{") == query.count("}")
+            [pattern] = re.findall(r"r\.kpi =~ /(.+?)/", query)
+            [kpi] = re.findall(r"kpi=([^,]+)", written)
+            assert re.match(pattern, kpi) and not re.match(pattern, "alarmed")
+            assert f"r.value == {value}" in query and "r.known == 1" in query
+        assert f"known=1i,value={row.value}" in written
 
 
 def answers(port: int) -> bool:
@@ -243,3 +280,135 @@ def test_the_viewer_hears_no_telemetry_and_strangers_hear_nothing(
             await refused(f"mqtt://viewer:wrong@127.0.0.1:{port}")
 
     asyncio.run(main())
+
+
+class TestPage:
+    """The page reads a volume that it may not write to, as a process without the right to ignore
+    the permissions of files: what a container without capabilities is."""
+
+    @pytest.fixture
+    def data(self, tmp_path: Path) -> Iterator[Path]:
+        folder = tmp_path / "data" / "runs"
+        folder.mkdir(parents=True)
+        yield folder
+        folder.chmod(0o755)
+
+    @contextmanager
+    def page(self, data: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
+        """Its address, and a token that opens it."""
+        secrets = tmp_path / "secrets"
+        secrets.mkdir()
+        token = make_token(secrets / "page_tokens", "wang", "viewer")
+        for path in data.iterdir():
+            path.chmod(0o444)
+        data.chmod(0o555)
+        port = free_port()
+        told = environment("page", secrets, port, "")
+        told |= {"BEILUN_RUN__DIRECTORY": str(data), "HOME": str(tmp_path / "home")}
+        words = [word.replace("/run/secrets", str(secrets)) for word in SERVICES["page"]["command"]]
+        words[words.index("0.0.0.0")] = "127.0.0.1"
+        setpriv = shutil.which("setpriv")
+        assert setpriv is not None
+        without = [setpriv, "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+        with (tmp_path / "page.log").open("wb") as log:
+            process = subprocess.Popen(
+                [*without, sys.executable, "-m", "beilun", *words, "--port", str(port)],
+                env=told, cwd=tmp_path, stdout=log, stderr=log,
+            )  # fmt: skip
+        try:
+            until_s = time.monotonic() + 60
+            while not answers(port):
+                said = (tmp_path / "page.log").read_text()
+                assert process.poll() is None and time.monotonic() < until_s, said
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}", token
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+
+    @pytest.mark.parametrize("writer", ["writes", "has ended", "was killed"])
+    def test_reads_a_volume_it_may_not_write_to(
+        self, data: Path, tmp_path: Path, writer: str
+    ) -> None:
+        code = (
+            "import sys, time; from pathlib import Path; from tests.test_deploy import *\n"
+            "made = filled(Path(sys.argv[1]))\n"
+            "print('ready', flush=True)\n"
+            "if sys.stdin.readline() == 'more\\n': more(made); print('more', flush=True)\n"
+            "sys.stdin.readline(); made.close()"
+        )
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(data / "edge.beilun")], stdin=pipe, stdout=pipe,
+            text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        ) as process:  # fmt: skip
+            assert process.stdin is not None and process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            if writer == "was killed":
+                process.kill()
+                process.wait()
+                assert (data / "edge.beilun-wal").stat().st_size > 0
+            elif writer == "has ended":
+                process.stdin.write("end\n\n")
+                process.stdin.flush()
+                assert process.wait(20) == 0
+                assert not (data / "edge.beilun-wal").exists()
+            with self.page(data, tmp_path) as (url, token):
+                assert health(url) == 200
+                assert rows(url, token) == [0.5]
+                if writer == "writes":
+                    process.stdin.write("more\n")
+                    process.stdin.flush()
+                    assert process.stdout.readline() == "more\n"
+                    assert rows(url, token) == [0.75]  # the last of each asset
+                assert rows(url, "wang.wrong") is None
+            process.kill()
+
+    def test_its_health_is_asked_for_as_compose_asks(self, data: Path, tmp_path: Path) -> None:
+        filled(data / "edge.beilun").close()
+        with self.page(data, tmp_path) as (url, _):
+            _, program, *words = SERVICES["page"]["healthcheck"]["test"]
+            words = [word.replace("http://127.0.0.1:8080", url) for word in words]
+            assert program == "python"
+            assert subprocess.run([sys.executable, *words], check=False).returncode == 0
+        assert subprocess.run([sys.executable, *words], check=False, stderr=-3).returncode != 0
+
+
+START_NS = 1_767_571_200 * NS_PER_S
+
+
+def filled(path: Path) -> Recording:
+    made = Recording.create(path)
+    made.set_meta({"edge": json.dumps({"windows": ["1h"]}), "run": "r", "source": "live"})
+    RowStore(made).prepare()
+    RowStore(made).write([hourly(0, 0.5)])
+    return made
+
+
+def more(made: Recording) -> None:
+    RowStore(made).write([hourly(1, 0.75)])
+
+
+def hourly(hour: int, value: float) -> Row:
+    hour_ns = 3_600 * NS_PER_S
+    return Row(Asset("s", "a", "l", "m"), "oee", START_NS + hour * hour_ns, hour_ns, value, 9, 0,
+               "1")  # fmt: skip
+
+
+def health(url: str) -> int:
+    with urlopen(f"{url}/healthz/ready", timeout=10) as answer:
+        return int(answer.status)
+
+
+def rows(url: str, token: str) -> list[float] | None:
+    """The last value of every asset, as the API tells it; `None` where it lets nobody in."""
+    asked = urlencode({"kpi": "oee", "window": "1h", "asset": "*"})
+    try:
+        with urlopen(
+            Request(f"{url}/api/v1/kpis?{asked}", headers={"Authorization": f"Bearer {token}"}),
+            timeout=10,
+        ) as answer:
+            return [row["value"] for row in json.loads(answer.read())["rows"]]
+    except HTTPError as error:
+        assert error.code == 401
+        return None

@@ -48,7 +48,7 @@ def test_what_was_appended_is_read_back_in_order(recorded: Path) -> None:
 
 def test_blocks_are_found_by_the_times_in_them(recorded: Path) -> None:
     with Recording.open(recorded) as recording:
-        found = list(recording.blocks(DAY_NS + 5 * 10**10, DAY_NS + 7 * 10**10))
+        found = list(recording.blocks_over(DAY_NS + 5 * 10**10, DAY_NS + 7 * 10**10))
     assert [e.received_ns - DAY_NS for b in found for e in b.envelopes] == [5, 6, 7]
 
 

@@ -192,6 +192,15 @@ class TestSettings:
             "BEILUN_STORE__TIMEOUT": "1s",
             "BEILUN_STORE__KEEP": "2m",
             "BEILUN_STORE__BACKLOG": "1000",
+            "BEILUN_ALARMS__FILE": "none",
+            "BEILUN_WEBHOOK__URL": "https://host/alarms",
+            "BEILUN_WEBHOOK__SECRET": "whisper",
+            "BEILUN_WEBHOOK__SECRET_FILE": "/run/secrets/webhook",
+            "BEILUN_WEBHOOK__TIMEOUT": "3s",
+            "BEILUN_WEBHOOK__BACKLOG": "100",
+            "BEILUN_SERVE__HOST": "0.0.0.0",
+            "BEILUN_SERVE__PORT": "9000",
+            "BEILUN_SERVE__TOKENS_FILE": "/run/secrets/tokens",
             "BEILUN_LOG__LEVEL": "debug",
         }
         got = settings.load(env=env, folder=tmp_path)

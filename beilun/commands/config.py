@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-KINDS = ("scenario", "plant", "settings", "network", "layout", "mapping", "claims")
+KINDS = ("scenario", "plant", "settings", "network", "layout", "mapping", "claims", "alarms")
 
 
 @app.command()
@@ -98,6 +98,7 @@ def check_file(path: Path) -> str:
     """Validate one file by what it holds and return its kind; raises ``ConfigError``."""
     from beilun.rehearsal import rehearse
     from config import settings, tomlfile
+    from config.alarms import load_rules
     from config.claims import load_claims
     from config.mapping import find_mapping
     from config.scenario import read_scenario
@@ -128,6 +129,9 @@ def check_file(path: Path) -> str:
         case "claims":
             load_claims(path, kpis=kpis.load())
             return "claims"
+        case "alarms":
+            load_rules(path, kpis=kpis.load())
+            return "alarms"
         case _:
             raise ConfigError(
                 "is none of: " + ", ".join(KINDS),
@@ -156,6 +160,7 @@ def kind_of(data: Mapping[str, Any]) -> str | None:
 
 
 def _models() -> dict[str, Any]:
+    from config.alarms import Rules
     from config.claims import Claims
     from config.mapping import Mapping as TableMapping
     from config.scenario import Scenario
@@ -164,7 +169,7 @@ def _models() -> dict[str, Any]:
     from simulator.link.profile import Profile
     from simulator.plant import Plant
 
-    models = (Scenario, Plant, Values, Profile, Layout, TableMapping, Claims)
+    models = (Scenario, Plant, Values, Profile, Layout, TableMapping, Claims, Rules)
     return dict(zip(KINDS, models, strict=True))
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from beilun import campus, console, remote, report, verdict
+from beilun import alarming, campus, console, remote, report, verdict
 from beilun.composing import (
     Stop,
     address_of,
@@ -47,10 +47,12 @@ def command(
     from contextlib import ExitStack
 
     from config.mapping import find_mapping
+    from edge.alarms import Alarms
     from edge.feed import Feed, feeding, storing
     from edge.pipeline import Ending, Pipeline
     from edge.serve import Serving, serve
     from edge.sinks.forward import forwarding
+    from edge.stages import Stages, reporting
     from edge.store import RowStore
     from ingest import topics
     from ingest.boundary import guarding, sent, side
@@ -68,6 +70,7 @@ def command(
             "name the broker to listen to",
             hint="--broker mqtt://127.0.0.1:1883; `beilun run` brings its own",
         )
+    rules = alarming.rules_of(effective)
     mapped = Mapped(find_mapping(mapping)) if mapping else None
     if output is not None and output.exists():
         _continues(output, run)
@@ -82,8 +85,10 @@ def command(
         store = RowStore(recording)
         store.prepare()
         forwarder = held.enter_context(
-            remote.remote(effective.store, recording, effective.edge.kinds, fence)
+            remote.remote(effective.store, recording, effective.edge.kinds)
         )
+        alarms = Alarms(rules, effective.edge.kinds, store)
+        poster = held.enter_context(alarming.posting(effective.webhook, recording, alarms, fence))
         decoder = Decoder([mapped] if mapped else [])
 
         def start(found: str | None, feed: Feed | None) -> Pipeline:
@@ -92,13 +97,14 @@ def command(
                 header["run"] = found
             if mapped is not None:
                 header["mapping"] = mapped.source
-            recording.set_meta({"source": "live", **header})
+            recording.set_meta({"source": "live", **header, **alarming.alarms_header(rules)})
             if recording.meta("finished") is not None:
                 # An early end closed windows that later messages may move; rows come again anyway.
                 store.clear()
             recording.drop_meta("finished", "digest")
             write = storing(store, feed)
-            pipeline = Pipeline(recording, decoder, policy_of(effective.edge), found, write)
+            policy = policy_of(effective.edge)
+            pipeline = Pipeline(recording, decoder, policy, found, write, alarms)
             if feed is not None:
                 feed.hops = pipeline.hops
             pipeline.resume()
@@ -113,7 +119,12 @@ def command(
             stop.listen()
             async with (
                 forwarding(forwarder),
-                feeding(fed_to, campus.allowance(fence), effective.edge.kinds) as feed,
+                remote.telling(forwarder),
+                forwarding(poster),
+                feeding(
+                    fed_to, campus.allowance(fence), effective.edge.kinds, alarms.about
+                ) as feed,
+                reporting(Stages(recording, serving, feed, forwarder)),
             ):
                 await serve(
                     address_of(effective.broker),
@@ -139,11 +150,14 @@ def command(
         console.out(
             *report.ledger_lines(ending.account), f"digest {ending.digest}", f"wrote {path}"
         )
+        console.out(*alarming.lines(ending.rows, rules))
         if feed is not None:
             console.out(*report.feed_lines(feed))
         if forwarder is not None:
             console.out(*remote.lines(forwarder))
-        kept = remote.exit_code(forwarder)
+        if poster is not None:
+            console.out(*remote.lines(poster, "Webhook", "alarms send"))
+        kept = remote.exit_code(forwarder) or remote.exit_code(poster)
         if boundary is not None and fence is not None:
             recording.set_entries(side("edge"), boundary.entries())
             counts = sent("edge", boundary.entries())

@@ -114,7 +114,7 @@ def _settings_lines() -> Iterator[str]:
     section = ""
     for setting in settings.load(env={}, folder=Path("/")).show():
         table, _, name = setting.key.partition(".")
-        if name in ("password", "token"):
+        if name in ("password", "token", "secret"):
             continue  # never in a file
         if table != section:
             section = table
@@ -123,7 +123,7 @@ def _settings_lines() -> Iterator[str]:
         value = setting.value
         if name in ("windows", "shifts"):
             value = "[" + ", ".join(f'"{each}"' for each in value.split(", ")) + "]"
-        elif name in ("password_file", "token_file"):
+        elif name in ("password_file", "token_file", "secret_file"):
             value = '"/run/secrets/broker"'
         else:
             value = f'"{value}"'

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from beilun import compare, console, report, verdict
+from beilun import alarming, compare, console, report, verdict
 from beilun.composing import recorded_policy, recorded_scenario, versions
 from beilun.link_report import without_observers
 from config.errors import Exit, RecordingError
+from edge.alarms import Alarms
 from edge.pipeline import Pipeline
-from edge.rows import Row, digest, last_rows
+from edge.rows import LastRows, Row, digest
 from ingest.codecs import Codec
 from ingest.decode import Decoder
 from ingest.recording import Recording
@@ -35,6 +36,7 @@ def command(
     against = compare.expected_rows(expect) if expect is not None else None
     with Recording.open(file, salvage=salvage) as recording:
         rows, pipeline = replay(recording, salvage=salvage)
+        raised = alarming.lines(rows, alarming.recorded_rules(recording))
         expected, tolerances = recorded_scenario(recording)
         name = recording.meta("name") or file.stem
         kept = None if salvage else recording.meta("digest")
@@ -50,6 +52,7 @@ def command(
     elif not as_json:
         report.show_tables(without_observers(report.run_rows(rows, windows)))
         console.out("Ledger", *report.ledger_lines(account), "")
+        console.out(*raised, *([""] if raised else []))
     if kept is not None and against is None:
         same = "the same as" if kept == fingerprint else "NOT the same as"
         console.note(f"{same} when it was recorded ({kept[:12]})")
@@ -88,12 +91,14 @@ def _tell(expect: Path | None, moved: list[compare.Moved], how: str, count: int)
 
 def replay(recording: Recording, *, salvage: bool = False) -> tuple[list[Row], Pipeline]:
     """The last revision of every row a recording's journal gives, and the pipeline they left."""
-    out: list[Row] = []
+    out = LastRows()
     decoder, run = reader(recording)
-    pipeline = Pipeline(recording, decoder, recorded_policy(recording), run, out.extend)
+    policy = recorded_policy(recording)
+    alarms = Alarms(alarming.recorded_rules(recording), policy.windows, out)
+    pipeline = Pipeline(recording, decoder, policy, run, out.write, alarms)
     pipeline.resume(salvage=salvage)
     pipeline.finish()
-    rows = list(last_rows(out).values())
+    rows = out.rows()
     if not rows:
         raise RecordingError("holds nothing that makes a KPI", at=str(recording.path))
     return rows, pipeline

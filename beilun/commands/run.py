@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from beilun import campus, console, remote, report, verdict
+from beilun import alarming, campus, console, remote, report, verdict
+from beilun.child_page import showing
 from beilun.composing import (
     Stop,
     address_of,
@@ -33,12 +34,14 @@ from config.errors import BeilunError, Exit, UnreachableError
 from config.scenario import Scenario
 from config.settings import Settings
 from config.units import NS_PER_S, format_duration
+from edge.alarms import Alarms
 from edge.feed import Feed, feeding, storing
 from edge.pipeline import Ending, Pipeline
 from edge.policy import Policy
 from edge.rows import Row
 from edge.serve import Serving, serve
-from edge.sinks.forward import forwarding
+from edge.sinks.forward import Forwarder, forwarding
+from edge.stages import Stages, reporting
 from edge.store import RowStore
 from ingest import topics
 from ingest.boundary import guarding, side
@@ -72,6 +75,9 @@ def command(
     trace: Annotated[
         bool, typer.Option("--trace", help="Keep every message's way over the link, for `explain`.")
     ] = False,
+    page: Annotated[
+        bool, typer.Option("--serve", help="Show the operators' page meanwhile, and afterwards.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The recording; default in runs/.")
     ] = None,
@@ -87,6 +93,7 @@ def command(
             "broker.url": broker, "run.speed": speed, "feed.url": summaries, "store.url": store
         },
     )  # fmt: skip
+    rules = alarming.rules_of(effective)
     remote.refuse_future(chosen.start + chosen.length, effective.store.url)
     run = new_run()
     path = fresh(output or effective.run.directory / f"{chosen.name}-{run}.beilun", force=force)
@@ -105,9 +112,12 @@ def command(
         contextlib.ExitStack() as held,
     ):
         recording.set_meta({**scenario_header(chosen, run), "edge": edge_header(effective.edge)})
+        recording.set_meta(alarming.alarms_header(rules))
+        shown = held.enter_context(showing(path)) if page else None
         policy = policy_of(effective.edge)
         rows_here = RowStore(recording)
         rows_here.prepare()
+        alarms = Alarms(rules, policy.windows, rows_here)
         flags = {"--seed": seed, "--for": length, "--network": network}
         told = [scenario, "--speed", str(effective.run.speed)]
         told += [
@@ -118,22 +128,31 @@ def command(
             told.append("--trace")
 
         forwarder = held.enter_context(
-            remote.remote(effective.store, recording, effective.edge.kinds, chosen.campus)
+            remote.remote(effective.store, recording, effective.edge.kinds)
+        )
+        poster = held.enter_context(
+            alarming.posting(effective.webhook, recording, alarms, chosen.campus)
         )
 
         async def main() -> tuple[Pipeline, Ending, Feed | None, Exit | None]:
             async with (
                 forwarding(forwarder),
-                feeding(fed_to, campus.allowance(chosen.campus), effective.edge.kinds) as feed,
+                forwarding(poster),
+                feeding(
+                    fed_to, campus.allowance(chosen.campus), effective.edge.kinds, alarms.about
+                ) as feed,
             ):
                 write = storing(rows_here, feed)
-                pipeline = Pipeline(recording, Decoder(), policy, run, write)
+                pipeline = Pipeline(recording, Decoder(), policy, run, write, alarms)
                 if feed is not None:
                     feed.hops = pipeline.hops
-                stopped = await _live(
-                    chosen, told, run, address, own, effective, pipeline, recording
-                )
-                return pipeline, pipeline.conclude(rows_here), feed, stopped
+                serving = Serving(pipeline)
+                async with reporting(Stages(recording, serving, feed, forwarder)):
+                    stopped = await _live(
+                        chosen, told, run, address, own, effective, pipeline, recording, forwarder,
+                        serving,
+                    )  # fmt: skip
+                    return pipeline, pipeline.conclude(rows_here), feed, stopped
 
         pipeline, ending, feed, stopped = run_loop(main())
         verdicts = verdict.judge(
@@ -149,6 +168,11 @@ def command(
             crossed = [*report.feed_lines(feed), *([""] if crossed else []), *crossed]
         if forwarder is not None:
             crossed = [*remote.lines(forwarder), *([""] if crossed else []), *crossed]
+        if poster is not None:
+            told = remote.lines(poster, "Webhook", "alarms send")
+            crossed = [*told, *([""] if crossed else []), *crossed]
+        if raised := alarming.lines(ending.rows, rules):
+            crossed = [*raised, *([""] if crossed else []), *crossed]
         last = report.run_rows(ending.rows, policy.windows)
         if as_json:
             labels = report.Labels(policy.windows)
@@ -159,13 +183,15 @@ def command(
             verdict.write(junit, verdict.junit(chosen.name, verdicts))
         if stopped is not None:
             return stopped
+        if shown is not None:
+            shown.stay()
         whole_ns = chosen.length // policy.pane_ns * policy.pane_ns
         if pipeline.engine.covered_ns < whole_ns:
             ran, meant = format_duration(pipeline.engine.covered_ns), format_duration(whole_ns)
             console.error(f"error: the simulating half ended after {ran} of {meant}")
             return Exit.FAILED
         judged = verdict.exit_code(verdicts) if ending.account.closes else Exit.FAILED
-        return judged or remote.exit_code(forwarder)
+        return judged or remote.exit_code(forwarder) or remote.exit_code(poster)
 
 
 def _tell(
@@ -234,15 +260,17 @@ async def _live(
     effective: Settings,
     pipeline: Pipeline,
     recording: Recording,
+    forwarder: Forwarder | None,
+    serving: Serving,
 ) -> Exit | None:
     """Both halves until every message is folded; an exit code where it was broken off."""
-    stop, done, serving = Stop(), asyncio.Event(), Serving()
+    stop, done = Stop(), asyncio.Event()
     stop.listen()
     with tempfile.TemporaryDirectory(prefix="beilun-") as folder:
         own = Path(folder) / "own.sim"
         factory = await _start(told, run, address, effective, own)
         words = asyncio.create_task(_listen(factory), name="run.factory")
-        watching = asyncio.create_task(_show(scenario, pipeline), name="run.progress")
+        watching = asyncio.create_task(_show(scenario, pipeline, forwarder), name="run.progress")
         ending = asyncio.create_task(_end(factory, stop, done, broker, pipeline), name="run.end")
         patience_s = effective.broker.patience / NS_PER_S
         missing = asyncio.create_task(_miss(serving, done, patience_s), name="run.broker")
@@ -360,9 +388,10 @@ async def _miss(serving: Serving, done: asyncio.Event, patience_s: float) -> Non
     )
 
 
-async def _show(scenario: Scenario, pipeline: Pipeline) -> None:
+async def _show(scenario: Scenario, pipeline: Pipeline, forwarder: Forwarder | None) -> None:
     loop = asyncio.get_running_loop()
     began_s = loop.time()
+    waits = remote.Backlog(forwarder)
     with console.progress(scenario.length / NS_PER_S, "s virtual") as bar:
         while True:
             await asyncio.sleep(0.2)
@@ -370,7 +399,7 @@ async def _show(scenario: Scenario, pipeline: Pipeline) -> None:
             if now_ns is not None:
                 done_s = (now_ns - scenario.start) / NS_PER_S
                 pace = done_s / max(1e-9, loop.time() - began_s)
-                bar.update(done_s, f"{pace:,.0f}x  {pipeline.messages:,} messages")
+                bar.update(done_s, f"{pace:,.0f}x  {pipeline.messages:,} messages{waits}")
 
 
 def _failure(code: int | None, said: str) -> BeilunError:

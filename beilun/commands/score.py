@@ -20,6 +20,7 @@ from config.globs import asset_matches
 from config.units import NS_PER_S, format_time
 from config.windows import Span, Window, spelt
 from edge import kpis
+from edge.alarms import is_alarm
 from edge.evidence import Place
 from edge.kpi import EXACT, Kpi
 from edge.rows import ORDER_NUMBER
@@ -108,6 +109,7 @@ def command(
         mine = {
             ("/".join(r.asset), r.kpi, r.window_start_ns, r.window_length_ns): r.value
             for r in RowStore(recording).rows(kpis=[kpi] if kpi else [], asset=asset)
+            if not is_alarm(r)
         }
         true = list(recording.truth())
     if truth is not None:

@@ -59,7 +59,7 @@ def send(
         owed = readable.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'outbox'").fetchone()
     with Recording.create(file) as recording:
         RowStore(recording).prepare()
-        with remote.remote(effective.store, recording, windows, None) as forwarder:
+        with remote.remote(effective.store, recording, windows) as forwarder:
             assert forwarder is not None
             if everything or owed is None:
                 forwarder.outbox.owe_all()

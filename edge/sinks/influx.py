@@ -10,7 +10,9 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from config.units import NS_PER_MS
+from config.units import NS_PER_MS, NS_PER_S
+from edge.sinks.counted import guard, judge
+from ingest.boundary import OutsideError, around
 
 if TYPE_CHECKING:
     from influxdb_client.client.influxdb_client import InfluxDBClient
@@ -61,7 +63,11 @@ Answer = Taken | Malformed | TooMuch | Refused | Later
 
 
 class Server:
-    """One bucket of one server. ``write`` blocks, for at most the timeout."""
+    """One bucket of one server. ``write`` blocks, for at most the timeout.
+
+    It belongs to the campus boundary of the block it is made in, and making it raises
+    ``OutsideError`` where it leads out of one that nothing may leave.
+    """
 
     def __init__(
         self, url: str, *, bucket: str, org: str = "", token: str = "", timeout_ns: int
@@ -73,6 +79,9 @@ class Server:
         self._timeout_ms = timeout_ns // NS_PER_MS
         self._client: InfluxDBClient | None = None
         self._connections = 0
+        self._boundary = around()
+        if self._boundary is not None:
+            judge(url, self._boundary, timeout_s=timeout_ns / NS_PER_S)
 
     @property
     def host(self) -> str:
@@ -98,8 +107,10 @@ class Server:
             api.write(self._bucket, self._org, body, write_precision=WritePrecision.NS)
         except ApiException as error:
             return _answer(error)
+        except OutsideError as error:  # its name leads elsewhere by now
+            return Refused(error.problem)
         except (HTTPError, OSError) as error:
-            return Later(_words(error))
+            return Later(silence(error))
         before, self._connections = self._connections, self._made()
         return Taken(self._connections != before)
 
@@ -111,6 +122,9 @@ class Server:
                 self.url, self._token, timeout=self._timeout_ms, org=self._org,
                 enable_gzip=True, retries=False,
             )  # fmt: skip
+            if self._boundary is not None:
+                manager = cast("Any", self._client).api_client.rest_client.pool_manager
+                guard(manager, self.url, self._boundary)
         return self._client
 
     def _made(self) -> int:
@@ -120,15 +134,19 @@ class Server:
 
 
 def _answer(error: Any) -> Answer:
-    """What a status means."""
-    status, why = int(error.status or 0), f"{error.status} {_message(error)}"
+    return answer_of(int(error.status or 0), _message(error), error.headers)
+
+
+def answer_of(status: int, said: str, headers: Any) -> Answer:
+    """What a status other than 2xx means."""
+    why = f"{status} {said}"
     if status in GONE:
         return Refused(why)
     if status in (400, 422):
         return Malformed(why)
     if status == 413:
         return TooMuch(why)
-    return Later(why, _retry_after_s(error.headers))
+    return Later(why, _retry_after_s(headers))
 
 
 def _message(error: Any) -> str:
@@ -153,6 +171,7 @@ def _retry_after_s(headers: Any) -> float | None:
         return None
 
 
-def _words(error: BaseException) -> str:
+def silence(error: BaseException) -> str:
+    """Why there was no answer."""
     text = str(error).rsplit(": ", 1)[-1]
     return f"no answer: {text or type(error).__name__}"

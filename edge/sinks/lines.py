@@ -9,10 +9,12 @@ without evidence has no ``value`` and ``known=0i``: a field once written cannot 
 whoever reads looks at ``known``. A row that is gone is one without evidence.
 """
 
+from functools import lru_cache
 from math import isfinite
 
 from config.units import NS_PER_S
 from edge.rows import Row
+from ingest.messages import Asset
 
 MEASUREMENT = "kpi"
 _TAG = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ "})
@@ -28,17 +30,22 @@ the future (VictoriaMetrics: by two days), or keep it where no query looks."""
 
 def line_of(row: Row, window: str) -> str:
     """One row as one line; ``window`` is what its window is called."""
-    site, area, line, asset = row.asset
-    tags = (
-        ("area", area), ("asset", asset), ("kpi", row.kpi), ("line", line), ("site", site),
-        ("unit", row.unit), ("window", window),
-    )  # fmt: skip
-    key = ",".join(f"{name}={_tag(value)}" for name, value in tags)
     known = row.value is not None and not row.gone and isfinite(row.value)
     value = f"known=1i,value={row.value!r}" if known else "known=0i"
     counts = f"n={row.n}i,late={row.late}i,revision={row.revision}i"
     length = f"length_ns={row.window_length_ns}i"
-    return f"{MEASUREMENT},{key} {value},{counts},{length} {row.window_start_ns}"
+    key = _key(row.asset, row.kpi, row.unit, window)
+    return f"{key} {value},{counts},{length} {row.window_start_ns}"
+
+
+@lru_cache(16_384)  # series come again and again, and making their key is most of the work
+def _key(asset: Asset, kpi: str, unit: str, window: str) -> str:
+    site, area, line, name = asset
+    tags = (
+        ("area", area), ("asset", name), ("kpi", kpi), ("line", line), ("site", site),
+        ("unit", unit), ("window", window),
+    )  # fmt: skip
+    return ",".join((MEASUREMENT, *(f"{name}={_tag(value)}" for name, value in tags)))
 
 
 def _tag(value: str) -> str:

@@ -1,0 +1,1 @@
+"""What operators and their programs see of a recording: data, API, access and page, read-only."""

@@ -1,0 +1,1 @@
+"""The operators' page: every view is a pure function of (recording, event time)."""
