@@ -7,7 +7,7 @@ committed. ``resume`` reads a journal from its start, be it after ``kill -9`` or
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from config.errors import RecordingError
 from edge import kpis
@@ -115,6 +115,8 @@ class Pipeline:
         """Rows that were written, each as often as it was amended."""
         self._run = run
         self._progress: dict[str, Progress] = {}
+        self._held: list[Record] = []
+        """What connections said of messages that are not here yet."""
 
     def resume(self, *, salvage: bool = False) -> None:
         """Feed what the journal holds; ``salvage`` stops at the damage instead of raising."""
@@ -212,13 +214,32 @@ class Pipeline:
                 if message.meta.conn and message.meta.run == self._run:
                     self.seen.add(message.meta.conn, message.meta.cseq)
         with self.hops.timed("fold"):
-            self.engine.feed(records)
+            self.engine.feed(self._in_turn(records))
             rows = self.engine.advance()
         if rows:
             with self.hops.timed("rows"):
                 self._put(rows)
                 if watched:
                     self._watch(rows)
+
+    def _in_turn(self, records: list[Record]) -> list[Record]:
+        """Records as they may be believed: a progress that speaks of messages which are not here is
+        held until they are. An edge that was started again hears what is said now before it gets
+        what it missed, and would close windows that these messages are still to fill."""
+        out: list[Record] = []
+        for record in records:
+            message = record.message
+            if isinstance(message, Progress) and message.run == self._run:
+                self._held.append(record)
+            else:
+                out.append(record)
+        kept: list[Record] = []
+        for record in self._held:
+            said = cast("Progress", record.message)
+            here = self.seen.highest(said.conn) >= said.next_cseq - 1
+            (out if here else kept).append(record)
+        self._held = kept
+        return out
 
     def _put(self, rows: list[Row]) -> None:
         self._write(rows)
