@@ -5,10 +5,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CODE   := simulator ingest edge config beilun
 
-.PHONY: help run test check bench servers docs clean pins
+.PHONY: help run serve test check bench servers docs clean pins
 
 help:
 	@echo "make run      set up and run a whole factory to its verdict"
+	@echo "make serve    set up and open the operators' page of the newest run"
 	@echo "make test     set up and run the tests"
 	@echo "make check    ruff, mypy, pyright, import rules"
 	@echo "make bench    benchmarks (they assert what they computed)"
@@ -19,6 +20,9 @@ help:
 
 run: $(VENV)/.run
 	$(BIN)/beilun run quickstart
+
+serve: $(VENV)/.ui
+	$(BIN)/beilun serve
 
 test: $(VENV)/.dev
 	$(BIN)/pytest -n 2 --dist worksteal
@@ -59,6 +63,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.ui: $(VENV)/.run
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[ui]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run

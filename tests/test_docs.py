@@ -79,7 +79,7 @@ def test_every_dependency_has_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     groups = project["project"]["optional-dependencies"].values()
     wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
-    wanted += [one for group in groups for one in group]
+    wanted += [one for group in groups for one in group if not one.startswith("beilun[")]
     text = (ROOT / "docs/decisions.md").read_text(encoding="utf-8")
     names = {re.split(r"[<>=~! ;]", one)[0] for one in wanted}
     missing = {one for one in names if not re.search(rf"(?<![\w-]){re.escape(one)}(?![\w-])", text)}
