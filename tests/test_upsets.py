@@ -30,6 +30,7 @@ SCENARIO = """\
 plant = "quickstart"
 network = "private-5g"
 length = "10m"
+alarms = { file = "none" }
 [[fault]]
 kind = "broker_restart"
 after = "2m"
