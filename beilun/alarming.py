@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from pydantic import ValidationError
 
 from beilun.verdict import asset_path
 from config.alarms import Rule, Rules, rules_in_force
-from config.campus import Campus
 from config.errors import ConfigError, RecordingError
 from config.settings import Settings, Webhook
 from config.units import format_duration, format_time
@@ -51,18 +50,12 @@ def recorded_rules(recording: Recording) -> tuple[Rule, ...]:
 
 @contextmanager
 def posting(
-    settings: Webhook, recording: Recording, alarms: Alarms, campus: Campus | None
+    settings: Webhook, recording: Recording, alarms: Alarms
 ) -> Generator[Forwarder | None, None, None]:
     """What posts alarms of a recording that change in the block; ``None`` without a webhook."""
     if not settings.url:
         yield None
         return
-    if campus is not None:
-        raise ConfigError(
-            "a scenario with [campus] counts every byte, and those to a webhook are not counted",
-            at=f"webhook.url {webhook.shown(settings.url)}",
-            hint="leave the webhook out, or feed alarms with --summaries",
-        )
     try:
         server = webhook.Webhook(settings.url, secret=settings.key(), timeout_ns=settings.timeout)
     except ValueError as error:
@@ -74,7 +67,8 @@ def posting(
     # No windows: their names are the rules', and each alarm goes out once.
     outbox = Outbox(recording, (), most=settings.backlog, name=BOX, kpis="alarm.*", write=post)
     outbox.prepare()
-    yield Forwarder(outbox, server, keep_s=0.0, batch=1)
+    with closing(server):
+        yield Forwarder(outbox, server, keep_s=0.0, batch=1)
 
 
 def lines(rows: Iterable[Row], rules: Sequence[Rule]) -> list[str]:

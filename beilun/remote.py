@@ -1,9 +1,11 @@
-"""The remote store of a run: what must hold before anything is sent, and what became of it."""
+"""The remote store of a run: what must hold before anything is sent, and what became of it; the
+latter of its webhook too."""
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
+from typing import Literal
 
 from beilun import console
 from config.errors import ConfigError, Exit
@@ -18,6 +20,9 @@ from ingest.recording import Recording
 
 TOLD_S = 10.0
 """How often a service without a progress line tells what waits for its store."""
+
+Sink = Literal["store", "webhook"]
+_CARRIES: dict[Sink, str] = {"store": "rows", "webhook": "alarms"}
 
 
 def server_of(settings: Store) -> Server:
@@ -72,31 +77,34 @@ def lines(forwarder: Forwarder, what: str = "Store", later: str = "store send") 
 
 
 class Backlog:
-    """What waits for a store and for how long, as an end of a line of progress; empty without a
-    store. May be asked often: it counts at most once a second, and less often where much waits."""
+    """What waits for a store and a webhook and for how long, as an end of a line of progress; empty
+    without either. May be asked often: it counts at most once a second, and less often where much
+    waits."""
 
-    def __init__(self, forwarder: Forwarder | None) -> None:
-        self._forwarder = forwarder
+    def __init__(self, store: Forwarder | None, webhook: Forwarder | None = None) -> None:
+        named: dict[Sink, Forwarder | None] = {"store": store, "webhook": webhook}
+        self._sinks = {name: each for name, each in named.items() if each is not None}
         self._said = ""
         self._due_s = 0.0
 
     def __str__(self) -> str:
         began_s = time.monotonic()
-        if self._forwarder is not None and began_s >= self._due_s:
-            self._said = f"  store: {waiting(self._forwarder)}"
+        if self._sinks and began_s >= self._due_s:
+            told = (f"  {name}: {waiting(each, name)}" for name, each in self._sinks.items())
+            self._said = "".join(told)
             took_s = time.monotonic() - began_s
             self._due_s = began_s + max(1.0, 50 * took_s)
         return self._said
 
 
-def waiting(forwarder: Forwarder) -> str:
-    """What waits for the store and for how long, in a few words."""
+def waiting(forwarder: Forwarder, sink: Sink = "store") -> str:
+    """What waits for a sink and for how long, in a few words."""
     counts = forwarder.outbox.counts()
     owed = counts.waiting + counts.again
     if not owed or counts.oldest_s is None:
         return "nothing waits"
     why = f" ({forwarder.trouble})" if forwarder.trouble else ""
-    return f"{owed:,} rows wait, the oldest for {_age(counts.oldest_s)}{why}"
+    return f"{owed:,} {_CARRIES[sink]} wait, the oldest for {_age(counts.oldest_s)}{why}"
 
 
 def _age(since_s: float) -> str:
@@ -104,8 +112,8 @@ def _age(since_s: float) -> str:
 
 
 @asynccontextmanager
-async def telling(forwarder: Forwarder | None) -> AsyncGenerator[None, None]:
-    """Say every ten seconds what waits for the store, as long as something does, and once that it
+async def telling(forwarder: Forwarder | None, sink: Sink = "store") -> AsyncGenerator[None, None]:
+    """Say every ten seconds what waits for a sink, as long as something does, and once that it
     does no more."""
     if forwarder is None:
         yield
@@ -117,7 +125,7 @@ async def telling(forwarder: Forwarder | None) -> AsyncGenerator[None, None]:
             await asyncio.sleep(TOLD_S)
             owed = forwarder.outbox.waiting()
             if owed or before:
-                console.note(f"store: {waiting(forwarder)}")
+                console.note(f"{sink}: {waiting(forwarder, sink)}")
             before = owed
 
     task = asyncio.create_task(tell(), name="edge.backlog")

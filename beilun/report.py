@@ -149,7 +149,10 @@ def _table(
             return None  # the group's value is of other kinds of machines
         return _shown(of_asset[asset].get(name), known[name])
 
-    heads = tuple(f"{name} {_SHORT.get(known[name].unit, known[name].unit)}" for name in names)
+    heads = tuple(
+        name if known[name].index else f"{name} {_SHORT.get(known[name].unit, known[name].unit)}"
+        for name in names
+    )
     lines = tuple(tuple(value(asset, name) for name in names) for asset in assets)
     if any(asset.name != ALL for asset in assets):
         parents = {asset[:3] for asset in assets if asset.name != ALL}
@@ -175,7 +178,7 @@ def _shown(value: float | None, kpi: Kpi) -> float | None:
         return None
     if kpi.unit.startswith("{") and value.is_integer():
         return int(value)  # a count
-    return value * 100 if kpi.unit == "1" else value
+    return value * 100 if kpi.is_share else value
 
 
 def _of_network(kpi: Kpi) -> bool:

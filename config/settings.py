@@ -7,11 +7,20 @@ Lowest first: default < scenario < ``beilun.toml`` (the nearest upward, then ``-
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
 from config import tomlfile
 from config.alarms import AlarmSettings
@@ -22,7 +31,7 @@ from config.units import NS_PER_S, DurationNs, format_duration
 FILE = "beilun.toml"
 RESERVED = frozenset({"BEILUN_REQUIRE_SERVERS"})
 """Variables of ours that are not settings."""
-LISTS = (("edge", "windows"), ("edge", "shifts"))
+LISTS = (("edge", "windows"), ("edge", "shifts"), ("serve", "proxies"))
 """Settings that are lists; a variable separates their items by commas."""
 SECRETS = (("broker", "password"), ("store", "token"), ("webhook", "secret"))
 """Settings that no file may hold, but name a file for."""
@@ -60,6 +69,15 @@ def _as_feed_url(value: object) -> object:
     if isinstance(value, str) and value and not _is_address(value):
         raise ValueError("should be an address like mqtt://localhost:1883, or empty")
     return value
+
+
+def _as_network(text: str) -> str:
+    try:
+        return str(ip_network(text.strip()))
+    except ValueError:
+        raise ValueError(
+            f"should be an address or network like 10.0.0.2 or 10.0.0.0/24, got {text!r}"
+        ) from None
 
 
 def _is_http(text: str) -> bool:
@@ -213,6 +231,11 @@ class Serve(BaseModel):
     """Port to listen on; 0: any that is free."""
     tokens_file: Path | None = None
     """Who may sign in; `beilun serve token` adds to it. Without it nobody has to."""
+    acks: Path | None = None
+    """Where it is kept who acknowledged which alarm: a folder, or a file that ends with `.acks`;
+    without it beside the recording."""
+    proxies: tuple[Annotated[str, AfterValidator(_as_network)], ...] = ()
+    """Addresses or networks of proxies that may say for whom they ask, and whether by https."""
 
 
 class Log(BaseModel):
@@ -372,6 +395,8 @@ def read_file(path: Path) -> Values:
     serve = values.serve
     if serve.tokens_file is not None:
         serve = serve.model_copy(update={"tokens_file": base / serve.tokens_file})
+    if serve.acks is not None:
+        serve = serve.model_copy(update={"acks": base / serve.acks})
     read = {"broker": broker, "run": run, "store": store, "alarms": alarms, "webhook": webhook,
             "serve": serve}  # fmt: skip
     return values.model_copy(
@@ -390,8 +415,8 @@ def flag_of(key: str) -> str:
     """How a setting is spelt as a flag of a verb."""
     short = {"broker.url": "--broker", "run.speed": "--speed", "run.directory": "--directory",
              "feed.url": "--summaries", "store.url": "--store", "webhook.url": "--webhook",
-             "serve.host": "--host",
-             "serve.port": "--port", "serve.tokens_file": "--tokens-file"}  # fmt: skip
+             "serve.host": "--host", "serve.port": "--port", "serve.acks": "--acks",
+             "serve.tokens_file": "--tokens-file"}  # fmt: skip
     return short.get(key, "--" + key.replace(".", "-").replace("_", "-"))
 
 

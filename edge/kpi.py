@@ -96,6 +96,9 @@ class Kpi:
     bounds: tuple[float | None, float | None] | None = None
     """Least and greatest value that consistent telemetry gives, ``None``: no bound. Left out: 0
     to 1 for a share (unit ``1``), otherwise at least 0."""
+    index: bool = False
+    """Whether it is a pure number that is no share of anything, like Cpk: never shown in percent,
+    as other KPIs of unit ``1`` are, also those that ISO 22400-2 lets exceed 100 %."""
     accuracy: Accuracy = EXACT
     """How far from the truth it may be if nothing goes wrong; ``beilun score`` holds it to that."""
     terms: Mapping[str, Term] = field(default_factory=dict[str, Term])
@@ -107,6 +110,11 @@ class Kpi:
         """Every channel that goes into it, those it cannot do without first."""
         read = (channel for measure in self.measures for channel in measure.channels)
         return tuple(dict.fromkeys((*self.needs, *read, *self.histograms)))
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is shown in percent."""
+        return self.unit == "1" and not self.index
 
     @property
     def range(self) -> tuple[float | None, float | None]:

@@ -1,8 +1,10 @@
 """What passed each stage of the edge: seven counters a stage, kept in the recording while it runs.
 
     subscribe ─► decode ─► journal ─► fold ─► rows ─┬─► feed
-     socket      codec     commit    gate,          └─► store
-                                     panes              outbox
+     socket      codec     commit    gate,          ├─► store
+                                     panes          │   outbox
+                                                    └─► webhook
+                                              alarms    outbox of its own
 
 Of every stage ``in = out + rejected + dropped + backlog``, and ``late`` is a part of ``out``. They
 count from the start of the journal, so that an edge that was started again goes on counting. Times
@@ -49,12 +51,17 @@ class Stages:
     """The counters of an edge, and their table; for the one who writes the recording."""
 
     def __init__(
-        self, recording: Recording, serving: Serving, feed: Feed | None, store: Forwarder | None
+        self,
+        recording: Recording,
+        serving: Serving,
+        feed: Feed | None,
+        store: Forwarder | None,
+        webhook: Forwarder | None = None,
     ) -> None:
         self._recording = recording
         self._serving = serving
         self._feed = feed
-        self._store = store
+        self._outboxes = {"store": store, "webhook": webhook}
         recording.db.execute(_SCHEMA)
 
     def passed(self) -> list[Passed]:
@@ -76,7 +83,7 @@ class Stages:
             ),
             Passed("rows", made, made, 0, 0, 0, 0, p99_ms("rows", 0.99)),
             self._fed(pipeline),
-            self._sent(),
+            *(_sent(name, outbox) for name, outbox in self._outboxes.items()),
         ]  # fmt: skip
 
     def _fed(self, pipeline: Pipeline) -> Passed:
@@ -87,12 +94,6 @@ class Stages:
             "feed", fed.offered, fed.delivered, fed.refused + fed.withheld, 0,
             fed.dropped + fed.replaced, fed.waiting, pipeline.hops.quantile_ms("feed", 0.99),
         )  # fmt: skip
-
-    def _sent(self) -> Passed:
-        if self._store is None:
-            return Passed("store")
-        n = self._store.outbox.counts()
-        return Passed("store", n.queued, n.accepted, n.dead, 0, n.dropped + n.replaced, n.waiting)
 
     def write(self) -> None:
         """Write them, and the edge's side of the ledger as it is now, in one transaction."""
@@ -110,6 +111,13 @@ class Stages:
         except BaseException:
             db.execute("ROLLBACK")
             raise
+
+
+def _sent(name: str, forwarder: Forwarder | None) -> Passed:
+    if forwarder is None:
+        return Passed(name)
+    n = forwarder.outbox.counts()
+    return Passed(name, n.queued, n.accepted, n.dead, 0, n.dropped + n.replaced, n.waiting)
 
 
 @asynccontextmanager

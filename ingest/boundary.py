@@ -9,9 +9,10 @@ Theory of operation
     edge ◄───────────────────────────┘               │
     edge ───────────────── summary (KPI feed) ───────┼──► broker of the group
     edge ── summary (all rows) ─► store              │
+    edge ── summary (alarms) ───► webhook            │
 
 A process has one boundary. It is not handed from function to function but stands around a block
-(``guarding``), and every ``Session`` made in the block takes part, and every store
+(``guarding``), and every ``Session`` made in the block takes part, and every store and webhook
 (``edge.sinks.counted``): a connection that nobody told of the boundary would be a hole in it.
 
 - **Who.** The address is the peer's of the socket that was really opened, never the name that was
@@ -19,7 +20,8 @@ A process has one boundary. It is not handed from function to function but stand
 - **How many.** Counted where a message is handed to MQTT: topic and payload, once for every time it
   is written (a message that is sent again leaves again). Not counted: MQTT's own packets (connect,
   acknowledgements, pings), headers of MQTT, TCP and IP, and what the broker itself passes on, as a
-  bridge does. What goes to a store is counted as it is handed to the socket, with its headers.
+  bridge does. What goes to a store or a webhook is counted as it is handed to the socket, with its
+  headers.
 """
 
 from collections.abc import Generator, Iterable, Mapping
@@ -34,7 +36,15 @@ from config.errors import ConfigError
 
 Traffic = Literal["telemetry", "control", "summary"]
 """``telemetry``: everything devices say; ``control``: progress, confirms, probes; ``summary``: rows
-of a KPI feed, or to a store."""
+of a KPI feed, or to a store or a webhook."""
+
+Destination = Literal["broker", "store", "webhook"]
+_CARRIES: dict[Destination, tuple[str, str]] = {
+    "broker": ("telemetry", "a broker inside with --broker"),
+    "store": ("a row that is not among its summaries", "a store inside with --store"),
+    "webhook": ("an alarm by webhook", "a webhook inside in webhook.url"),
+}
+"""What it would get that may not leave, and where to name another."""
 
 TRAFFIC: tuple[Traffic, ...] = get_args(Traffic)
 
@@ -89,7 +99,7 @@ class Boundary:
         where: str,
         *,
         may_leave: bool,
-        kind: Literal["broker", "store"] = "broker",
+        kind: Destination = "broker",
     ) -> Peer:
         """The peer's account; raises ``OutsideError`` where nothing may be sent there.
 
@@ -100,12 +110,12 @@ class Boundary:
         if peer is None:
             peer = self._peers[address] = Peer(address, self.inside(address))
         if self._campus.only and not peer.inside and not may_leave:
-            what = "telemetry" if kind == "broker" else "a row that is not among its summaries"
+            what, other = _CARRIES[kind]
             raise OutsideError(
                 f"{what} may not leave the campus, and {address} is outside ({self._campus.spelt})",
                 at=f"{kind} {where}",
-                hint=f"name a {kind} inside with --{kind}; or, if that one is inside, add its"
-                " network to networks in the scenario's [campus]",
+                hint=f"name {other}; or, if that one is inside, add its network to networks in the"
+                " scenario's [campus]",
             )
         return peer
 

@@ -90,6 +90,9 @@ _TRACE_MESSAGES = 4_096
 """How many messages of a bearer make a block of the trace."""
 
 
+_TRUTH = "SELECT asset, kpi, window_start_ns, window_length_ns, value FROM truth"
+
+
 class TraceBlock(NamedTuple):
     """The way of some messages of one bearer over the link, packed; as the table has it."""
 
@@ -296,7 +299,7 @@ class Recording:
         """Open for writing; a file of an earlier, broken-off session is continued."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists() and path.stat().st_size and not _is_recording(path):
+            if path.exists() and path.stat().st_size and not is_recording(path):
                 raise RecordingError("is some other file", at=str(path), hint="-o names another")
             db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             db.execute("PRAGMA journal_mode=WAL")
@@ -481,11 +484,18 @@ class Recording:
             found = self.db.execute(_OVER, (first_ns, last_ns)).fetchall()
             found += self.db.execute(_LONG_OVER, (first_ns, last_ns)).fetchall()
             return sorted(number for (number,) in found)
-        except sqlite3.DatabaseError:  # cut off: its indexes may be lost with its end
+        except sqlite3.DatabaseError as error:  # cut off: its indexes may be lost with its end
+            if str(error).startswith("no such column"):
+                raise unlike(self.path, error) from None
             before: list[int] = []
             with contextlib.suppress(sqlite3.DatabaseError):
                 before.extend(n for (n,) in self.db.execute(_OVER_UNINDEXED, (first_ns, last_ns)))
             return before
+
+    def begins(self) -> dict[int, int]:
+        """By number of a block, the first event time in it; of those with samples."""
+        rows = self._found("SELECT id, first_ns FROM block WHERE first_ns IS NOT NULL")
+        return {int(number): int(first_ns) for number, first_ns in rows}
 
     def block(self, number: int) -> Block:
         """One block; raises ``RecordingError`` where it is missing or damaged."""
@@ -513,7 +523,7 @@ class Recording:
         blocks that begin before a time, the newest first. ``None`` in a recording of before."""
         if not self._has("landmark"):
             return None
-        rows = self.db.execute(
+        rows = self._found(
             "SELECT block, codec, topic, received_ns, payload FROM landmark WHERE asset = ?"
             " AND stream = ? AND block > ? ORDER BY block, place"
             if before_ns is None
@@ -526,7 +536,7 @@ class Recording:
 
     def landmark_assets(self, stream: str) -> list[str]:
         """The assets of which there are such blocks."""
-        rows = self.db.execute(
+        rows = self._found(
             "SELECT DISTINCT asset FROM landmark WHERE stream = ? ORDER BY asset", (stream,)
         )
         return [asset for (asset,) in rows]
@@ -539,7 +549,7 @@ class Recording:
 
     def entries(self, side: str) -> dict[str, int]:
         """One side of the ledger."""
-        rows = self.db.execute("SELECT entry, messages FROM ledger WHERE side = ?", (side,))
+        rows = self._found("SELECT entry, messages FROM ledger WHERE side = ?", (side,))
         return {str(entry): int(count) for entry, count in rows}
 
     def set_entries(self, side: str, entries: Mapping[str, int]) -> None:
@@ -559,7 +569,7 @@ class Recording:
 
     def truth(self) -> Iterator[TruthRow]:
         """All true KPI values."""
-        yield from map(TruthRow._make, self.db.execute("SELECT * FROM truth"))
+        yield from map(TruthRow._make, self._found(_TRUTH))
 
     # link trace ---------------------------------------------------------------------------------
 
@@ -577,7 +587,7 @@ class Recording:
         trace was made."""
         if not self._has("trace"):
             return []
-        rows = self.db.execute(
+        rows = self._found(
             "SELECT asset, way, sum(messages) FROM trace GROUP BY asset, way ORDER BY asset, way"
         )
         return [(str(asset), str(way), int(n)) for asset, way, n in rows]
@@ -602,7 +612,7 @@ class Recording:
         ]
         wanted = [(text, args) for text, args in chosen if args is not None]
         where = " AND ".join(text for text, _ in wanted) or "1"
-        rows = self.db.execute(
+        rows = self._found(
             f"SELECT asset, way, slice, data FROM trace WHERE {where}"
             " ORDER BY asset, way, first_number",
             [arg for _, args in wanted for arg in args],
@@ -615,6 +625,13 @@ class Recording:
                     f"its link trace is damaged at {name}, {lane}: {error}", at=str(self.path)
                 ) from None
             yield Trace(name, lane, slice, columns)
+
+    def _found(self, sql: str, args: Sequence[object] = ()) -> Iterator[Any]:
+        """Rows of a query; raises ``RecordingError`` where its tables are others than ours."""
+        try:
+            yield from self.db.execute(sql, args)
+        except sqlite3.Error as error:
+            raise unlike(self.path, error) from None
 
     def _has(self, table: str, schema: str = "main") -> bool:
         query = f"SELECT 1 FROM {schema}.sqlite_master WHERE type = 'table' AND name = ?"
@@ -635,14 +652,24 @@ class Recording:
             self.db.execute("DETACH simulated")
 
 
-def _is_recording(path: Path) -> bool:
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+def unlike(path: Path, error: sqlite3.Error) -> RecordingError:
+    """That a recording cannot be asked what every recording can."""
+    told = str(error)
+    hint = "if it was cut off, `beilun replay --salvage` uses everything before it"
+    if told.startswith(("no such column", "no such table")):
+        hint = "another version of beilun wrote it, or something else did; that one can read it"
+    return RecordingError(f"its tables cannot be read: {told}", at=str(path), hint=hint)
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a file is a recording, of this or another version."""
     try:
-        return db.execute("SELECT 1 FROM meta WHERE key = 'format'").fetchone() is not None
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ) as db:
+            return db.execute("SELECT 1 FROM meta WHERE key = 'format'").fetchone() is not None
     except sqlite3.Error:
         return False
-    finally:
-        db.close()
 
 
 def _span(batch: Batch) -> tuple[int, int]:

@@ -139,6 +139,15 @@ class Browser:
                 found.add(address.hostname or "")
         return found
 
+    def received(self) -> list[str]:
+        """Everything that came by socket since the last call, or the last of ``hosts``."""
+        found: list[str] = []
+        for entry in self.chrome.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            if message["method"] == "Network.webSocketFrameReceived":
+                found.append(str(message["params"]["response"]["payloadData"]))
+        return found
+
     def heap_bytes(self) -> int:
         """JavaScript's heap after a full collection."""
         self.chrome.execute_cdp_cmd("HeapProfiler.collectGarbage", {})

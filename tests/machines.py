@@ -38,7 +38,8 @@ RUN = "known"
 _HEARTBEAT_S = 60
 _PROGRESS_S = 600
 _STREAMS = {
-    "state": ("state", "mode", "maintenance", "mission", "driving", "loaded", "waiting"),
+    "state": ("state", "mode", "maintenance", "mission", "driving", "loaded", "waiting",
+              "battery_ratio"),
     "calendar": ("planned",),
     "orders": ("order", "pri_s", "quantity", "planned_scrap"),
     "event": ("cycle_s", "biscuit_mm", "pressure_mpa", "diameter_mm"),

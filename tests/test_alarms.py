@@ -7,6 +7,7 @@ import hmac
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -15,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,10 +25,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beilun import alarming
+from beilun import alarming, remote
 from beilun.commands.config import check_file
 from beilun.commands.replay import replay
 from beilun.composing import edge_header, policy_of, scenario_header
+from beilun.serving.reading import Reader
 from config.alarms import Rule, load_rules, rules_in_force
 from config.errors import ConfigError
 from config.settings import Webhook as WebhookSettings
@@ -545,7 +547,7 @@ def posting(
         store.prepare()
         life = Life(low, past=store)
         told = WebhookSettings(url=url, **given)
-        with alarming.posting(told, recording, life.alarms, None) as poster:
+        with alarming.posting(told, recording, life.alarms) as poster:
             assert poster is not None
             yield life, poster, recording
 
@@ -706,17 +708,28 @@ class TestWebhook:
             assert poster.state == "stopped" and "401" in poster.trouble
             assert poster.outbox.counts().waiting == 2
 
-    def test_a_campus_lets_no_webhook_out(self, tmp_path: Path) -> None:
-        from config.campus import Campus
+    def test_its_backlog_is_told_while_it_lasts(self, receiver: Receiver, tmp_path: Path) -> None:
+        receiver.says = lambda _: (503, {})
+        with posting(tmp_path / "a.beilun", receiver.url) as (life, poster, recording):
+            assert str(remote.Backlog(None, poster)) == "  webhook: nothing waits"
+            life.come([row(0, 0.25), row(1, 0.75)])
+            recording.db.execute("UPDATE webhook_outbox SET made_s = made_s - 90")
+            asyncio.run(poster.step())
+            told = str(remote.Backlog(None, poster))
+            waits = r"  webhook: 2 alarms wait, the oldest for 1m3[01]s \(503 Service Unavailable\)"
+            assert re.fullmatch(waits, told)
 
-        with Recording.create(tmp_path / "a.beilun") as recording:
-            told = WebhookSettings(url="https://host/x?key=1")
-            with (
-                pytest.raises(ConfigError) as found,
-                alarming.posting(told, recording, Life().alarms, Campus()),
-            ):
-                pass
-        assert "[campus]" in str(found.value) and "key" not in str(found.value)
+    def test_a_proxy_of_the_environment_is_used(
+        self, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("http_proxy", receiver.url.partition("/alarms")[0])
+        monkeypatch.setenv("no_proxy", "")
+        asked: list[str] = []
+        with posting(tmp_path / "a.beilun", "http://alarms.test/x") as (life, poster, _):
+            receiver.after = lambda: asked.append("")
+            life.come([row(0, 0.25)])
+            drain(poster)
+            assert poster.outbox.counts().accepted == len(asked) == 1
 
 
 ENVIRONMENT = {
@@ -924,6 +937,17 @@ class TestFiles:
             assert Path(found.alarms.file) == tmp_path / "mine.toml"
             assert found.origins["alarms.file"] == f"scenario {chosen.name}"
 
+    def test_to_check_a_scenario_is_to_check_its_rules(self, tmp_path: Path) -> None:
+        path = tmp_path / "day.toml"
+        path.write_text('plant = "quickstart"\nlength = "5m"\n[alarms]\nfile = "./rules.toml"\n')
+        with pytest.raises(ConfigError, match=r"rules\.toml"):
+            check_file(path)
+        rules = written(tmp_path, "kpi = 'oee'\nwindow = '2h'\nbelow = 0.5")
+        with pytest.raises(ConfigError, match=r"2h is not in edge\.windows"):
+            check_file(path)
+        rules.write_text(rules.read_text().replace("2h", "1h"))
+        assert check_file(path) == "scenario"
+
     def test_the_key_of_a_webhook_is_not_shown(self) -> None:
         env = {"BEILUN_WEBHOOK__URL": "https://host/x?key=1", "BEILUN_WEBHOOK__SECRET": "s"}
         shown = {each.key: each.value for each in load(env=env).show()}
@@ -940,9 +964,12 @@ def test_standings_pair_what_was_raised_with_what_cleared_it() -> None:
     assert ends == [(at[0], at[1]), (at[2], None)]
 
 
-def test_what_a_run_raised_is_listed(tmp_path: Path, nervous: Path) -> None:
+def test_what_a_run_raised_is_listed_posted_and_counted(
+    receiver: Receiver, tmp_path: Path, nervous: Path
+) -> None:
     words = ("run", "quickstart", "--for", "3m", "--broker", "embedded", "-o", "a.beilun")
-    ran = beilun(*words, folder=tmp_path, BEILUN_ALARMS__FILE=str(nervous))
+    hook = {"BEILUN_ALARMS__FILE": str(nervous), "BEILUN_WEBHOOK__URL": receiver.url}
+    ran = beilun(*words, folder=tmp_path, **hook)
     out, err = ran.communicate(timeout=120)
     assert ran.returncode == 0, out + err
     told = next(line for line in out.splitlines() if line.startswith("Alarms: "))
@@ -953,6 +980,11 @@ def test_what_a_run_raised_is_listed(tmp_path: Path, nervous: Path) -> None:
     assert {each["rule"] for each in found} <= {"tail", "site_busy", "no_cycle", "silent"}
     tails = [each for each in found if each["rule"] == "tail"]
     assert tails and all(each["value"] < each["threshold"] == 0.3 for each in tails)
+    with closing(Reader(tmp_path / "a.beilun")) as reader:
+        [posted] = [each for each in reader.stages() if each.stage == "webhook"]
+    counted = (posted.in_, posted.out, posted.rejected, posted.dropped, posted.backlog)
+    assert posted.in_ == len(receiver.taken()) + (posted.dropped or 0) and posted.out
+    assert counted == (posted.in_, len(receiver.taken()), 0, posted.dropped, 0)
     again = beilun("replay", "a.beilun", folder=tmp_path)
     assert told in again.communicate(timeout=60)[0]
     assert again.returncode == 0

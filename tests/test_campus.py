@@ -33,6 +33,7 @@ from edge import feed as feed_module
 from edge.feed import Feed, feeding
 from edge.rows import ALL, Row
 from edge.sinks.influx import Refused, Server, Taken
+from edge.sinks.webhook import Webhook
 from ingest import topics
 from ingest.boundary import Boundary, OutsideError, guarding, outside, sent
 from ingest.broker import BrokerAddress, free_port, mosquitto_path
@@ -738,6 +739,57 @@ class TestStore:
 
 @linux
 @pytest.mark.needs_mosquitto
+def webhook_at(url: str) -> Webhook:
+    return Webhook(url, secret="s", timeout_ns=5 * NS_PER_S)
+
+
+ALARM = json.dumps({"id": "r/alarm.low", "text": "x" * 400})
+
+
+@linux
+class TestWebhook:
+    def test_within_the_campus_every_byte_is_counted_headers_too(self) -> None:
+        with ear("127.0.0.1") as far, guarding(campus()) as boundary:
+            with contextlib.closing(webhook_at(f"{far.url}/x?key=1")) as server:
+                assert isinstance(server.write([ALARM] * 3), Taken)
+            assert boundary is not None
+            assert boundary.entries()["inside summary 127.0.0.1"] == far.bytes > 3 * len(ALARM)
+            assert outside(sent("edge", boundary.entries()), "summary") == 0
+
+    def test_outside_it_is_refused_before_a_byte_leaves(self) -> None:
+        with ear(AWAY) as far:
+            with guarding(campus()), pytest.raises(OutsideError, match=f"{AWAY} is outside") as it:
+                webhook_at(f"{far.url}/x?key=1")
+            assert f"webhook {far.url}/x" in str(it.value) and "webhook.url" in str(it.value)
+            assert "key" not in str(it.value)
+            assert far.bytes == 0
+
+    def test_outside_of_a_campus_that_only_counts_it_is_counted(self) -> None:
+        with ear(AWAY) as far, guarding(campus(only=False)) as boundary:
+            with contextlib.closing(webhook_at(far.url)) as server:
+                assert isinstance(server.write([ALARM]), Taken)
+            assert boundary is not None
+            left = outside(sent("edge", boundary.entries()), "summary")
+            assert left == far.bytes > len(ALARM)
+
+    def test_a_name_that_comes_to_lead_outside_is_not_followed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        leads = ["127.0.0.1"]
+        asked = socket.getaddrinfo
+
+        def elsewhere(host: Any, port: Any, *more: Any, **other: Any) -> Any:
+            return asked(leads[0] if host == "far.test" else host, port, *more, **other)
+
+        monkeypatch.setattr(socket, "getaddrinfo", elsewhere)
+        with ear(AWAY) as far, guarding(campus()):
+            with contextlib.closing(webhook_at(f"http://far.test:{far.port}/x")) as server:
+                leads[0] = AWAY
+                answer = server.write([ALARM])
+            assert isinstance(answer, Refused) and "is outside" in answer.why
+            assert far.bytes == 0
+
+
 def test_a_run_over_a_broker_outside_is_refused_or_counted(tmp_path: Path) -> None:
     with mosquitto(tmp_path / "away") as address:
         for words in (("run",), ("simulate",), ("edge", "--scenario")):

@@ -81,6 +81,13 @@ class TestEveryService:
         assert {Path(v).name for v in told} <= set(service.get("secrets", []))
 
 
+def test_the_page_may_write_down_who_saw_an_alarm_and_nothing_else() -> None:
+    volumes = [volume.split(":") for volume in SERVICES["page"]["volumes"]]
+    writable = [target for _, target, *how in volumes if how != ["ro"]]
+    assert writable == [SERVICES["page"]["environment"]["BEILUN_SERVE__ACKS"]]
+    assert f"mkdir /data {writable[0]} " in (DEPLOY / "Dockerfile").read_text()
+
+
 def test_secrets_are_made_up_once_and_kept_out_of_the_repository(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     shutil.copytree(DEPLOY / "secrets", folder, ignore=shutil.ignore_patterns("*_*"))
@@ -305,6 +312,7 @@ class TestPage:
         port = free_port()
         told = environment("page", secrets, port, "")
         told |= {"BEILUN_RUN__DIRECTORY": str(data), "HOME": str(tmp_path / "home")}
+        told |= {"BEILUN_SERVE__ACKS": str(tmp_path / "acks")}
         words = [word.replace("/run/secrets", str(secrets)) for word in SERVICES["page"]["command"]]
         words[words.index("0.0.0.0")] = "127.0.0.1"
         setpriv = shutil.which("setpriv")

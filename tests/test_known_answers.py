@@ -739,21 +739,24 @@ case(
 )  # fmt: skip
 
 case(
-    "vehicle", "two missions of 30 min in 2 h; 10 of 50 min driven empty, 10 of 60 waited",
+    "vehicle", "two missions of 30 min in 2 h; 10 of 50 min driven empty, 10 of 60 waited; charge",
     """
-    0:00  planned=1 mission=0 driving=0 loaded=0 waiting=0
+    0:00  planned=1 mission=0 driving=0 loaded=0 waiting=0 battery_ratio=0.9
     0:10  mission=1 driving=1
     0:20  loaded=1
-    0:40  mission=0 driving=0 loaded=0
-    1:00  mission=1 waiting=1
+    0:40  mission=0 driving=0 loaded=0 battery_ratio=0.5005
+    1:00  mission=1 waiting=1 battery_ratio=0.6
     1:10  waiting=0 driving=1 loaded=1
     1:30  mission=0 driving=0 loaded=0
     2:00  end
     """,
     [Hand("0:00", "2:00", 120 + 1, {
         "agv_utilisation": F(30 + 30, 120), "agv_mission_time": F(60 * 60, 2),
-        "agv_empty_ratio": F(10, 30 + 20), "agv_waiting_ratio": F(10, 60)})],
-    {(0, "agv_utilisation"): F(1, 2), (0, "agv_mission_time"): 1_800},
+        "agv_empty_ratio": F(10, 30 + 20), "agv_waiting_ratio": F(10, 60),
+        "agv_battery_min": F("0.5005"),
+        "agv_battery_mean": (40 * F("0.9") + 20 * F("0.5005") + 60 * F("0.6")) / 120})],
+    {(0, "agv_utilisation"): F(1, 2), (0, "agv_mission_time"): 1_800,
+     (0, "agv_battery_mean"): F("82.01") / 120},
     kind="agv",
 )  # fmt: skip
 

@@ -45,6 +45,7 @@ VALUES = {
     "planned_scrap": st.sampled_from([0, 1, 12.5]),
     "co2_kg_per_kwh": st.sampled_from([0.0, 0.5703, 0.21]),
     "eccentricity_ratio": st.sampled_from([0.0, 0.031, 0.05]),
+    "battery_ratio": st.sampled_from([0.0, 0.4075, 1.0]),
     "cycle_s": st.sampled_from([0.0, 59.5, 60.125]),
     "planned": st.integers(0, 1),
     "mission": st.integers(0, 1),

@@ -147,8 +147,8 @@ def test_a_replay_of_a_live_recording_catches_up_and_follows() -> None:
 
 def test_an_address_says_what_when_and_over_which_windows() -> None:
     found = asked({"at": "a/b", "w": "1h", "t": "1970-01-01T00:00:01Z"})
-    assert found == ("a/b", NS_PER_S, "1h")
-    assert asked({"t": "yesterday"}) == ("", None, "")
+    assert found == ("a/b", NS_PER_S, "1h", "", "")
+    assert asked({"t": "yesterday", "r": "x", "c": "y"}) == ("", None, "", "x", "y")
 
 
 # session ----------------------------------------------------------------------------------------
@@ -292,6 +292,35 @@ def test_a_clock_says_which_zone_it_is_in() -> None:
     assert words.clock(0, east) == ("1970-01-01", "08:00:00")
     assert words.zone_name(east, 0) == "UTC+08:00"
     assert words.zone_name(UTC, 0) == "UTC+00:00"
+
+
+def test_what_is_no_share_is_never_in_percent() -> None:
+    known = kpis.load()
+    assert {name for name, kpi in known.items() if kpi.index} == {
+        "actual_to_planned_scrap",
+        *(f"{what}_{index}" for what in ("biscuit", "pressure", "diameter")
+          for index in ("cm", "cmk", "cp", "cpk")),
+    }  # fmt: skip
+    for name, kpi in known.items():
+        for language in words.LANGUAGES:
+            assert ("%" in words.text_of(0.5, kpi.unit, language, kpi=name)) is kpi.is_share
+            assert words.text_of(None, kpi.unit, language, kpi=name) == "–"
+    pair = compare.Pair(row(PRESS, "pressure_cpk", 1.5), row(PRESS, "pressure_cpk", 1.25))
+    assert compare.difference(pair, "zh") == ("▲ +0.250, 更好", "good")
+
+
+def test_every_unit_that_a_machine_announces_has_words(reader: Reader) -> None:
+    units = {unit for info in reader.assets() for unit in info.channels.values()}
+    assert {"degC", "kN", "MPa", "bar", "mm", "A", "rad/s"} <= units
+    for unit in units - {"1", "PackML"}:
+        assert CHINESE.search(words.unit(unit, "zh")), unit
+    assert words.unit("Cel", "en") == words.unit("degC", "en") == "°C"
+
+
+def test_a_summary_is_told_in_its_own_language_only() -> None:
+    for name, kpi in kpis.load().items():
+        assert words.summary(name, "en") == kpi.summary
+        assert words.summary(name, "zh") == name
 
 
 # colours ----------------------------------------------------------------------------------------
@@ -832,6 +861,66 @@ def test_a_live_page_follows_says_what_is_stale_and_shows_only_what_there_is(
         store.write([speed(21, 0.8)])
         window.press("g")
         window.until(lambda: numbers(window) == {"line_speed": "0.800"}, "the newest")
+        window.open("about:blank")
+
+
+def test_a_replay_that_is_loaded_again_goes_on_from_where_it_was(
+    browser: chromium.Browser, address: str, reader: Reader
+) -> None:
+    open_at(browser, address, "/", t=at(reader, 480), w="1m")
+    for _ in range(3):
+        browser.press("+")
+    browser.until(lambda: chosen(browser, ".b-bar") == "10", "ten times")
+    browser.press(" ")
+    utc = ".b-time[data-clock=utc] .b-hour"
+    browser.until(lambda: "t=2026-01-05T00:08:3" in browser.chrome.current_url, "the address", 15)
+    browser.chrome.refresh()
+    browser.until(lambda: browser.text(utc), "the clock")
+    assert "00:08:30" <= browser.text(utc) < "00:10:00"
+    assert browser.run("return window.socket !== undefined")
+
+
+def test_a_newer_run_is_offered_and_others_can_be_opened_and_compared(
+    window: chromium.Browser, recorded: Path, other: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    shutil.copy(recorded, runs / "here.beilun")
+    (runs / "notes.beilun").write_text("no recording")
+    monkeypatch.setenv("BEILUN_RUN__DIRECTORY", str(runs))
+    with served() as url:
+        window.resize(1600, 900)
+        window.cookie(url, beilun_theme="dark", beilun_language="en")
+        open_at(window, url, "/area", w="1m")
+        assert not window.run("return document.querySelector('.b-news').offsetHeight")
+        shutil.copy(other, runs / "later.beilun")
+        window.until(lambda: window.run("return document.querySelector('.b-news').offsetHeight"),
+                     "news")  # fmt: skip
+        assert window.text(".b-news span") == "A newer run has begun: later"
+        window.press("o")
+        window.until(lambda: len(window.all(".b-list li")) == 2, "the list")
+        assert sorted(text[:5] for text in window.texts(".b-list li")) == ["here2", "later"]
+        window.press("o")
+        window.until(lambda: not window.all(".b-list li"), "the list to go")
+        window.press("n")
+        utc = ".b-time[data-clock=utc] .b-hour"
+        window.until(lambda: window.text(utc) == "00:08:00", "the end of the other")
+        assert window.chrome.current_url.endswith("/area?r=later")
+        assert not window.run("return document.querySelector('.b-news').offsetHeight")
+        window.press("1")
+        window.until(lambda: window.chrome.current_url.endswith("/?r=later"), "the overview")
+        hrefs = window.run("return [...document.querySelectorAll('.b-nav a')].map(a => a.href)")
+        assert all("r=later" in href for href in hrefs)
+        window.press("o")
+        window.until(lambda: window.all(".b-list li"), "the list")
+        window.run("[...document.querySelectorAll('.b-list a')].at(-1).click()")
+        window.until(lambda: "here" in window.text(".b-key:nth-of-type(2)"), "a comparison")
+        assert window.chrome.current_url.endswith("/compare?r=later&c=here")
+        for name in ("../../secret", "notes", "later.beilun", "%2Fetc%2Fpasswd"):
+            open_at(window, url, "/", r=name)
+            window.until(lambda: "no such recording" in window.text(".b-trouble"), name)
+            assert window.text(utc) == "00:16:00", "the one it was started with"
         window.open("about:blank")
 
 

@@ -3,9 +3,11 @@
 import itertools
 import json
 import math
+import re
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC
 from fractions import Fraction
@@ -15,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
+import httpx
 import numpy as np
 import pytest
 
@@ -542,6 +545,44 @@ def test_a_file_that_is_something_else_is_said_to_be_so(tmp_path: Path) -> None:
     assert acks.path.read_text().startswith("a letter")
 
 
+def test_acknowledgements_lie_where_they_are_told_to(tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere" / "acks"
+    recording = tmp_path / "day.beilun"
+    acks = Acks(recording, folder)
+    assert acks.hindrance() is None
+    acks.give(LOW, who="ana", role="operator", at_ns=7)
+    assert [file.name for file in folder.iterdir()] == ["day.beilun.acks"]
+    assert Acks(tmp_path / "night.beilun", folder).all() == {}
+    one = Acks(recording, tmp_path / "mine.acks")
+    one.give(LOW, who="ana", role="operator", at_ns=7)
+    assert (tmp_path / "mine.acks").is_file()
+    assert not (tmp_path / "day.beilun.acks").exists()
+    blocked = Acks(recording, folder / "day.beilun.acks" / "below")
+    assert blocked.hindrance() == folder / "day.beilun.acks"
+    with pytest.raises(RecordingError, match="cannot be kept") as caught:
+        blocked.give(LOW, who="ana", role="operator", at_ns=7)
+    assert "--acks" in caught.value.hint
+
+
+def test_without_a_place_for_them_the_page_says_so(
+    window: chromium.Browser, recorded: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    copy = shutil.copy(recorded, tmp_path / "own.beilun")
+    with served(str(copy), "--acks", str(tmp_path / "file")) as address:
+        window.cookie(address, beilun_language="en")
+        open_at(window, address, "/alarms")
+        window.until(lambda: lines(window, "On now"), "the alarm")
+        assert "--acks" in window.text(".v-alarms > .v-note")
+        window.all(".v-line")[0].click()
+        window.until(lambda: window.all(".v-dialog"), "the dialog")
+        (off,) = [e for e in window.all(".v-dialog .b-button") if e.text == "Acknowledge"]
+        assert not off.is_enabled()
+        assert str(tmp_path / "file") in str(off.get_attribute("title"))
+        assert str(tmp_path / "file") in window.text(".v-dialog .v-bad")
+        window.open("about:blank")
+
+
 def test_a_note_has_an_end(tmp_path: Path) -> None:
     acks = Acks(tmp_path / "day.beilun")
     said = acks.give(LOW, who="ana", role="operator", at_ns=7, note="x" * 10_000)
@@ -866,7 +907,8 @@ def signed(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("signed")
     copy = Path(shutil.copy(recorded, folder / "own.beilun"))
     file = folder / "tokens.toml"
-    words_ = {
+    words_: dict[str, Any] = {
+        "file": file,
         "vera": make_token(file, "vera", "viewer"),
         "carl": make_token(
             file, "carl", "customer", assets=("ningbo/cable/*/*",), orders=("3101",)
@@ -908,8 +950,11 @@ def test_a_customer_sees_its_cable_and_nothing_else(
 ) -> None:
     address, tokens = signed
     window.cookie(address, beilun_language="en")
+    window.open("about:blank")
+    window.hosts()
     sign_in(window, address, tokens["carl"])
-    open_at(window, address, "/area")
+    assert not window.all(".b-runs")
+    open_at(window, address, "/area", r="here")
     window.until(lambda: lines(window, "Worst first"), "a list")
     assert [line[0] for line in lines(window, "Worst first")] == ["cable"]
     open_at(window, address, "/asset", at="ningbo/cable/hall1/cl01")
@@ -919,6 +964,50 @@ def test_a_customer_sees_its_cable_and_nothing_else(
     for path in ("/alarms", "/network", "/health", "/truth"):
         open_at(window, address, path)
         window.until(lambda: window.all(".v-view"), path)
-        seen = window.run("return document.querySelector('.b-view').innerText")
-        for name in ("dcm0", "arm0", "agv0", "casting"):
-            assert name not in seen, path
+        seen = window.run("return document.documentElement.outerHTML")
+        assert not FOREIGN.search(seen), path
+    open_at(window, address, "/", t="2026-01-05T00:05:00Z")
+    window.until(lambda: window.all(".b-tile"), "tiles")
+    window.press("o")
+    window.press("ArrowRight")
+    window.until(lambda: "t=2026-01-05T00:06" in window.chrome.current_url, "a minute later")
+    assert not FOREIGN.search(window.run("return document.documentElement.outerHTML"))
+    assert not window.all(".b-list li")
+    frames = window.received()
+    assert any("cl01" in frame for frame in frames), "its own did come by socket"
+    assert not [found for frame in frames if (found := FOREIGN.search(frame))]
+
+
+FOREIGN = re.compile(r"dcm\d|arm\d|agv\d|\bcasting/|logistics|radio_cell|oee_low")
+"""Assets and rules that are no business of the cable's customer."""
+
+
+def signed_out(browser: chromium.Browser) -> bool:
+    return "/sign-in" in browser.chrome.current_url and bool(browser.all("input[name=token]"))
+
+
+def test_who_signs_out_or_loses_the_token_is_shown_out_of_every_tab(
+    window: chromium.Browser, signed: tuple[str, Any], tmp_path: Path
+) -> None:
+    address, tokens = signed
+    window.cookie(address, beilun_language="en")
+    sign_in(window, address, tokens["vera"])
+    open_at(window, address, "/area", t="2026-01-05T00:05:00Z")
+    cookie = window.chrome.get_cookie("beilun_session")
+    assert cookie is not None
+    began = time.monotonic()
+    httpx.post(f"{address}/sign-out", cookies={"beilun_session": cookie["value"]})
+    window.until(lambda: signed_out(window), "the way out", 10)
+    assert time.monotonic() - began < 6
+    window.all("input[name=token]")[0].send_keys(tokens["vera"])
+    window.all("button")[0].click()
+    window.until(lambda: window.all(".b-top"), "the page again")
+    assert "/area?t=2026-01-05T00:05:00Z" in window.chrome.current_url.replace("%3A", ":")
+    file = tokens["file"]
+    text = file.read_text()
+    try:
+        file.write_text(text.replace('name = "vera"', 'name = "gone"'))
+        window.until(lambda: signed_out(window), "the way out, without the token", 10)
+    finally:
+        file.write_text(text)
+    window.open("about:blank")

@@ -283,4 +283,6 @@ def same(kpi: str, mine: float | None, true: float | None) -> bool:
     near = 5e-3 if "delay_p" in kpi or kpi == "clock_skew" else 1e-9
     if kpi == "actual_to_planned_scrap":
         near = 2e-8  # a piece's share of the plan, some 0.05, is kept to 1e-9
+    if kpi.startswith("agv_battery"):
+        return abs(mine - true) <= KPIS[kpi].accuracy.absolute  # from state to state
     return abs(mine - true) <= near * max(abs(mine), abs(true))

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from beilun.composing import edge_header
 from beilun.offline import run_offline
 from beilun.serving import access, feed, journal, reading, server
 from beilun.serving.access import Access, Narrowed, Token, TooMany, Viewer, make_token, read_tokens
+from beilun.serving.library import Library
 from beilun.serving.reading import Reader
 from config.errors import ConfigError, Exit, RecordingError, UnreachableError
 from config.scenario import EdgeSettings, find_scenario
@@ -162,13 +163,17 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, st
 
 
 @contextlib.contextmanager
-def served(path: Path, who: Access | None = None) -> Generator[str, None, None]:
+def served(
+    path: Path, who: Access | None = None, proxies: Sequence[str] = ()
+) -> Generator[str, None, None]:
     """The API of a recording on a port of this host."""
     reader = Reader(path)
     own = server.bound("127.0.0.1", 0)
-    app, guarded = server.composed(reader, who or Access(None), page=False)
+    app, guarded = server.composed(
+        Library(reader), who or Access(None), page=False, proxies=proxies
+    )
     config = uvicorn.Config(
-        guarded, log_level="error", access_log=False, lifespan="on",
+        guarded, log_level="error", access_log=False, lifespan="on", proxy_headers=False,
         timeout_graceful_shutdown=2,
     )  # fmt: skip
     running = uvicorn.Server(config)
@@ -812,7 +817,7 @@ def test_a_foreigner_gets_nothing(guarded: tuple[httpx.Client, dict[str, str]]) 
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert client.get("/healthz").status_code == 200
     away = client.get("/network?t=1", follow_redirects=False)
-    assert (away.status_code, away.headers["location"]) == (303, "/sign-in?next=/network")
+    assert (away.status_code, away.headers["location"]) == (303, "/sign-in?next=/network%3Ft%3D1")
     name, _, secret = made["op"].partition(".")
     for wrong in ("x", f"{name}.a", f"{name}.{secret[:-1]}", f"eye.{secret}", f"{name}.{secret}x"):
         assert client.get("/api/v1/kpis", headers=bearer(wrong)).status_code in (401, 429)
@@ -868,11 +873,184 @@ def test_good_tokens_are_never_slowed_down(tokens: tuple[Path, dict[str, str]]) 
 
 def test_sessions_end() -> None:
     now = [0.0]
-    who = Access([], now_s=lambda: now[0])
-    word = who.sign_in(access.ANYBODY)
-    assert who.session(word) == access.ANYBODY and who.session(word + "x") is None
+    entry = Token(name="a", role="viewer", salt="00" * 16, scrypt="00" * 32)
+    who = Access([entry], now_s=lambda: now[0])
+    viewer = Viewer("a", "viewer", entry=entry.scrypt)
+    word = who.sign_in(viewer)
+    assert who.session(word) == viewer and who.session(word + "x") is None
+    assert who.session(who.sign_in(Viewer("b", "viewer"))) is None, "not in the file"
     now[0] = access.SESSION_S + 1
     assert who.session(word) is None
+
+
+def test_a_tokens_file_that_changes_holds_at_once(yard: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tokens.toml"
+    ann = make_token(file, "ann", "viewer")
+    without = file.read_text()
+    bob = make_token(file, "bob", "viewer")
+    who = Access.of(file)
+    with served(yard, who) as url, httpx.Client(base_url=url, timeout=20) as client:
+
+        def status(token: str) -> int:
+            return client.get("/api/v1/assets", headers=bearer(token)).status_code
+
+        def until(token: str, wanted: int) -> None:
+            ends_s = time.monotonic() + 10
+            while status(token) != wanted:
+                assert time.monotonic() < ends_s
+                time.sleep(0.1)
+
+        assert [status(ann), status(bob)] == [200, 200]
+        answer = client.post("/sign-in", data={"token": bob})
+        assert answer.status_code == 303
+        with client.stream("GET", "/api/v1/feed", headers=bearer(bob)) as following:
+            file.write_text("[[token]\n")  # half written: nothing changes
+            time.sleep(access.LOOK_S + 0.2)
+            assert status(bob) == 200
+            file.write_text(without)
+            began_s = time.monotonic()
+            with pytest.raises(httpx.RemoteProtocolError):  # ends, for the permission has gone
+                for _ in following.iter_bytes():
+                    pass
+            assert time.monotonic() - began_s < 5
+        until(bob, 401)
+        assert client.get("/api/v1/assets").status_code == 401, "nor is the browser signed in"
+        assert status(ann) == 200
+        cyd = make_token(file, "cyd", "operator")
+        until(cyd, 200)
+        file.unlink()
+        until(ann, 401)
+
+
+def test_only_a_proxy_that_is_named_says_that_it_came_by_https(
+    yard: Path, tokens: tuple[Path, dict[str, str]]
+) -> None:
+    for proxies, headers, secure in (
+        (("127.0.0.0/8",), {"X-Forwarded-Proto": "https"}, True),
+        (("127.0.0.0/8",), {"X-Forwarded-Proto": "https, http"}, False),
+        (("127.0.0.0/8",), {}, False),
+        (("10.0.0.2",), {"X-Forwarded-Proto": "https"}, False),
+        ((), {"X-Forwarded-Proto": "https"}, False),
+    ):
+        who = Access(read_tokens(tokens[0]))
+        with served(yard, who, proxies) as url, httpx.Client(base_url=url) as client:
+            answer = client.post("/sign-in", data={"token": tokens[1]["op"]}, headers=headers)
+            assert ("; Secure" in answer.headers["set-cookie"]) is secure, (proxies, headers)
+
+
+def test_behind_a_proxy_who_guesses_keeps_nobody_else_out(
+    yard: Path, tokens: tuple[Path, dict[str, str]]
+) -> None:
+    who = Access(read_tokens(tokens[0]))
+    with served(yard, who, ("127.0.0.1",)) as url, httpx.Client(base_url=url) as client:
+        seen = [
+            client.get("/metrics", headers=bearer("a.b") | {"X-Forwarded-For": f"9.9.9.9, {own}"})
+            for own in ["8.8.8.8"] * (access.FAILURES + 1) + ["7.7.7.7"]
+        ]
+        assert [one.status_code for one in seen[-2:]] == [429, 401]
+
+
+def test_the_library_opens_recordings_of_its_folder_and_nothing_else(
+    small: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    for name in ("one", "two"):
+        (folder / f"{name}.beilun").write_bytes(small.read_bytes())
+    (tmp_path / "secret.beilun").write_bytes(small.read_bytes())
+    (folder / "link.beilun").symlink_to(tmp_path / "secret.beilun")
+    (folder / "notes.beilun").write_text("no recording")
+    (folder / "half.beilun").write_bytes(small.read_bytes()[:50])
+    (folder / "empty.beilun").touch()
+    (folder / "dir.beilun").mkdir()
+    with contextlib.closing(sqlite3.connect(folder / "other.beilun")) as db:
+        db.execute("CREATE TABLE meta (key, value)")
+    now = [0.0]
+    served_ = Reader(folder / "one.beilun")
+    library = Library(served_, folder, follows=True, now_s=lambda: now[0])
+    assert sorted(found.name for found in library.list()) == ["one", "two"]
+    for name in ("../secret", "secret", "link", "notes", "half", "empty", "dir", "other", "",
+                 "one.beilun", "/etc/passwd", "two/../two", "TWO", str(tmp_path / "secret"),
+                 "*", "t?o", "two\x00"):  # fmt: skip
+        with pytest.raises(RecordingError, match="no such recording"):
+            library.lease(name)
+    assert library.lease("one") is served_
+    first, second = library.lease("two"), library.lease("two")
+    assert first is second
+    library.give_back(first)
+    assert first.end_ns() > 0, "somebody still looks at it"
+    library.give_back(second)
+    library.give_back(second)
+    with pytest.raises(RecordingError, match="closed"):
+        Reader.assets(second)
+    assert library.newest() == ""
+    (folder / "three.beilun").write_bytes(small.read_bytes())
+    assert library.newest() == ""
+    now[0] = 10.0
+    assert library.newest() == "three"
+    assert Library(served_, folder).newest() == "", "it was told which to show"
+    (folder / "three.beilun").unlink()
+    now[0] = 20.0
+    assert library.newest() == ""
+    assert [each.name for each in Library(served_).list()] == []
+    served_.close()
+
+
+@pytest.mark.parametrize("table", ["landmark", "row", "block", "ledger", "truth", "series"])
+def test_tables_of_another_shape_are_told_as_such(small: Path, tmp_path: Path, table: str) -> None:
+    path = tmp_path / "strange.beilun"
+    path.write_bytes(small.read_bytes())
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(f"DROP TABLE {table}")
+        db.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, what TEXT)")
+    reader = Reader(path)
+    asset = Asset("ningbo", "cable", "hall1", "cl01")
+    calls: Sequence[Callable[[], object]] = (
+        reader.assets, reader.end_ns, reader.newest_ns, reader.ledger, reader.kpi_names,
+        lambda: reader.states(asset, T0_NS, T0_NS + MINUTE_NS),
+        lambda: reader.positions(T0_NS + MINUTE_NS), lambda: reader.orders(T0_NS + MINUTE_NS),
+        lambda: reader.last((), "1m", T0_NS + 5 * MINUTE_NS),
+        lambda: reader.history(asset, "line_speed", "1m", T0_NS, T0_NS + 5 * MINUTE_NS),
+        lambda: reader.truth(asset, "line_speed", T0_NS, MINUTE_NS),
+        lambda: list(Recording.open(path).truth()),
+    )  # fmt: skip
+    told: list[RecordingError] = []
+    for call in calls:
+        try:
+            call()
+        except RecordingError as error:
+            told.append(error)
+    assert any(error.hint and "no such column" in error.problem for error in told)
+    reader.close()
+
+
+def test_who_announced_itself_late_in_an_old_recording_is_found_with_time(
+    small: Path, tmp_path: Path
+) -> None:
+    """Of a recording without landmarks the first blocks are read, and then more of it."""
+    late = tmp_path / "late.beilun"
+    with Recording.open(small) as source, Recording.create(late) as made:
+        made.set_meta({"edge": source.meta("edge") or ""})
+        decoder = Decoder()
+        births: list[Any] = []
+        others: list[Any] = []
+        for block in source.blocks():
+            for envelope in block.envelopes:
+                with contextlib.suppress(Exception):
+                    kind = births if envelope.topic.endswith("/birth") else others
+                    kind.append(decoder.read(envelope))
+        made.append([record for records in births[:3] for record in records])
+        for n in range(20):
+            made.append([record for records in others[n * 50 : n * 50 + 50] for record in records])
+        made.append([record for records in births[3:6] for record in records])
+        made.db.execute("DROP TABLE landmark")
+    reader = Reader(late)
+    first = len(reader.assets())
+    assert 0 < first < 6
+    found = [len(reader.assets()) for _ in range(20)]
+    assert found == sorted(found) and found[-1] > first
+    assert journal.FIRST_BLOCKS + 20 * journal.MORE_BLOCKS > 22
+    reader.close()
 
 
 def test_a_tokens_file_keeps_no_secret_and_is_for_its_owner(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from ingest.messages import Asset, TruthRow
 from ingest.packml import PackML
 from ingest.recording import unpacked
 from simulator.device import Steps
+from simulator.devices.agv import Agv, Battery
 from simulator.devices.casting_cell import CastingCell
 from simulator.devices.robot_arm import RobotArm
 from simulator.factory import Factory, Made
@@ -173,6 +174,7 @@ def test_every_asset_kpi_and_window_has_one_row(rows: list[TruthRow]) -> None:
         "arm_cycle_time", "line_speed", "running_speed", "good_length", "energy_per_metre",
         "co2_per_metre", "spark_faults_per_km", "eccentricity_mean", "eccentricity_p95",
         "agv_utilisation", "agv_mission_time", "agv_empty_ratio", "agv_waiting_ratio",
+        "agv_battery_min", "agv_battery_mean",
         "wip", "wip_turnover_days", "wip_age_days", "wip_inventory_days", "inventory_turns",
         "throughput", "fall_off_ratio", "finished_goods_ratio", "integrated_goods_ratio",
         "production_loss_ratio", "storage_loss_ratio", "other_loss_ratio", "output_per_head",
@@ -293,6 +295,41 @@ def test_troubles_of_an_arm_by_walking_through_its_logs(
                     assert found == pytest.approx(spent / HOUR, rel=1e-12)
                 assert value(rows, name, f"{trouble}_blank", HOUR, low) == 0
     assert min(seen) > 0
+
+
+def test_charge_of_a_vehicle_by_looking_at_its_battery_each_second(
+    run: tuple[Factory, list[Made]], rows: list[TruthRow]
+) -> None:
+    vehicles = [d for d in run[0].floor.devices if isinstance(d, Agv)]
+    assert len(vehicles) == 2
+    seen: list[Any] = []
+    for hour in range(8):
+        low = START + hour * HOUR
+        times = np.arange(low, low + HOUR, NS_PER_S, dtype=np.int64)
+        for agv in vehicles:
+            charge, told = agv.battery.at(times), dict[str, Any]()
+            for kpi in ("agv_battery_min", "agv_battery_mean"):
+                told[kpi] = value(rows, agv.asset.name, kpi, HOUR, low)
+            # A second moves it by at most 1/3600.
+            assert told["agv_battery_min"] == pytest.approx(charge.min(), abs=3e-4)
+            assert told["agv_battery_min"] <= charge.min()
+            assert told["agv_battery_mean"] == pytest.approx(charge.mean(), abs=3e-5)
+            seen.append(charge)
+        both = np.concatenate(seen[-2:])
+        mine = [r.value for r in rows if r.asset == "ningbo/-/-/-" and r.kpi == "agv_battery_min"
+                and (r.window_start_ns, r.window_length_ns) == (low, HOUR)]  # fmt: skip
+        assert mine == [pytest.approx(both.min(), abs=3e-4)]
+    assert any((np.diff(charge) > 0).any() for charge in seen), "nobody charged"
+
+
+def test_an_empty_battery_stays_empty_and_is_booked_so() -> None:
+    battery = Battery(0, 1.0, 0.5, 3_600.0)  # 1 Ah: half of it lasts half a second
+    assert battery.bends(NS_PER_S)[-1] == (NS_PER_S // 2, 0, 0)
+    battery.draw(NS_PER_S, -900.0)
+    at = {t: battery.ratio(t) for t in (NS_PER_S // 4, NS_PER_S // 2, NS_PER_S, 2 * NS_PER_S)}
+    assert list(at.values()) == [0.25, 0.0, 0.0, 0.25]
+    charged = [charge for _, charge, _ in battery.bends(2 * NS_PER_S)]
+    assert charged == [battery.capacity // 2, 0, 0]
 
 
 def test_littles_law_by_the_pieces_themselves(
@@ -551,7 +588,8 @@ def test_an_outage_that_loses_nothing_leaves_nothing_wrong_but_bins(tmp_path: Pa
         if mine is None:
             continue
         exact = "delay_p" not in true.kpi and true.kpi != "clock_skew"
-        assert mine == pytest.approx(true.value, rel=1e-9 if exact else 0.005), true
+        held = 0.0084 if true.kpi.startswith("agv_battery") else 1e-12  # from state to state
+        assert mine == pytest.approx(true.value, rel=1e-9 if exact else 0.005, abs=held), true
         scored += 1
     assert scored > 3_000
     down = [r.value for r in outcome.truth if r.kpi == "service_failures" and r.value]

@@ -81,6 +81,50 @@ def live(tmp_path: Path) -> Iterator[Recording]:
         yield made
 
 
+def alarm(name: str, rule: str, minute: int, value: float) -> Row:
+    return row(name, f"alarm.{rule}", minute, value)
+
+
+def alarmed(made: Recording, rows: list[Row]) -> None:
+    """Rules of two severities, and rows of theirs."""
+    text = {"en": "E", "zh": "Z"}
+    rules = [
+        {"name": name, "text": text, "severity": severity, "kpi": "oee", "window": "1m", "below": 1}
+        for name, severity in (("down", "critical"), ("low", "warning"))
+    ]
+    made.set_meta({"alarms": json.dumps({"rule": rules})})
+    RowStore(made).write(rows)
+
+
+class TestAlarms:
+    def test_those_that_stand_are_told_the_most_severe_first(self, live: Recording) -> None:
+        assert looked(live).alarms == []
+        rows = [alarm("dcm01", "low", 1, 1.0), alarm("dcm02", "down", 2, 1.0)]
+        rows += [alarm("dcm03", "low", 0, 1.0), alarm("dcm03", "low", 3, 0.0)]  # over
+        rows += [alarm("dcm04", "down", 0, 1.0)]
+        alarmed(live, rows)
+        RowStore(live).write([alarm("dcm04", "down", 0, 1.0)._replace(gone=True)])  # never was
+        told = [each.text(6 * MINUTE_NS) for each in looked(live).alarms]
+        assert told == [
+            "▲ critical  down  casting/line1/dcm02  since 1970-01-01T00:03:00Z, 3m",
+            "▲ warning   low  casting/line1/dcm01  since 1970-01-01T00:02:00Z, 4m",
+        ]
+        chosen = Chosen(Every(60 * MINUTE_NS), asset="dcm01")  # of any window, of these assets
+        assert [each.rule for each in watch.look(live.db, live.path, chosen).alarms] == ["low"]
+
+    def test_they_leave_room_for_the_table(self, live: Recording) -> None:
+        alarmed(live, [alarm(f"dcm{n:02}", "low", n, 1.0) for n in range(9)])
+        board = Board(live.path, Chosen(Every(MINUTE_NS)), looked(live))
+        for height in (2, 3, 5, 12, 24, 60):
+            frame = board.frame(100, height)
+            assert len(frame) == height
+            told = [line for line in frame if line.startswith("▲")]
+            assert len(told) == min(9, height // 4)
+            if 0 < len(told) < 9:
+                assert told[-1] == f"▲ and {9 - len(told) + 1} more alarms"
+        assert board.room + 3 + 9 == 60
+
+
 # worst first ------------------------------------------------------------------------------------
 
 

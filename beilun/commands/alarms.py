@@ -87,7 +87,7 @@ def send(
         store = RowStore(recording)
         store.prepare()
         alarms = Alarms(rules, windows, store)
-        with alarming.posting(effective.webhook, recording, alarms, None) as poster:
+        with alarming.posting(effective.webhook, recording, alarms) as poster:
             assert poster is not None
             if everything or owed is None:
                 poster.outbox.owe_all()

@@ -98,7 +98,7 @@ def check_file(path: Path) -> str:
     """Validate one file by what it holds and return its kind; raises ``ConfigError``."""
     from beilun.rehearsal import rehearse
     from config import settings, tomlfile
-    from config.alarms import load_rules
+    from config.alarms import load_rules, rules_in_force
     from config.claims import load_claims
     from config.mapping import find_mapping
     from config.scenario import read_scenario
@@ -108,8 +108,10 @@ def check_file(path: Path) -> str:
 
     match kind_of(tomlfile.load(path)):
         case "scenario":
-            for note in rehearse(read_scenario(path, kpis=kpis.load())):
+            chosen = read_scenario(path, kpis=kpis.load())
+            for note in rehearse(chosen):
                 console.note(f"{path}: {note}")
+            rules_in_force(chosen.alarms_file, kpis=kpis.load(), windows=chosen.edge.windows)
             return "scenario"
         case "plant":
             load_plant(path)

@@ -88,7 +88,7 @@ def command(
             remote.remote(effective.store, recording, effective.edge.kinds)
         )
         alarms = Alarms(rules, effective.edge.kinds, store)
-        poster = held.enter_context(alarming.posting(effective.webhook, recording, alarms, fence))
+        poster = held.enter_context(alarming.posting(effective.webhook, recording, alarms))
         decoder = Decoder([mapped] if mapped else [])
 
         def start(found: str | None, feed: Feed | None) -> Pipeline:
@@ -118,13 +118,14 @@ def command(
         async def main() -> tuple[Ending | None, Feed | None]:
             stop.listen()
             async with (
-                forwarding(forwarder),
-                remote.telling(forwarder),
-                forwarding(poster),
                 feeding(
                     fed_to, campus.allowance(fence), effective.edge.kinds, alarms.about
                 ) as feed,
-                reporting(Stages(recording, serving, feed, forwarder)),
+                reporting(Stages(recording, serving, feed, forwarder, poster)),
+                forwarding(forwarder),
+                remote.telling(forwarder),
+                forwarding(poster),
+                remote.telling(poster, "webhook"),
             ):
                 await serve(
                     address_of(effective.broker),

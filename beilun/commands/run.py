@@ -40,7 +40,7 @@ from edge.pipeline import Ending, Pipeline
 from edge.policy import Policy
 from edge.rows import Row
 from edge.serve import Serving, serve
-from edge.sinks.forward import Forwarder, forwarding
+from edge.sinks.forward import forwarding
 from edge.stages import Stages, reporting
 from edge.store import RowStore
 from ingest import topics
@@ -130,26 +130,26 @@ def command(
         forwarder = held.enter_context(
             remote.remote(effective.store, recording, effective.edge.kinds)
         )
-        poster = held.enter_context(
-            alarming.posting(effective.webhook, recording, alarms, chosen.campus)
-        )
+        poster = held.enter_context(alarming.posting(effective.webhook, recording, alarms))
+
+        waits = remote.Backlog(forwarder, poster)
 
         async def main() -> tuple[Pipeline, Ending, Feed | None, Exit | None]:
-            async with (
-                forwarding(forwarder),
-                forwarding(poster),
-                feeding(
-                    fed_to, campus.allowance(chosen.campus), effective.edge.kinds, alarms.about
-                ) as feed,
-            ):
+            async with feeding(
+                fed_to, campus.allowance(chosen.campus), effective.edge.kinds, alarms.about
+            ) as feed:
                 write = storing(rows_here, feed)
                 pipeline = Pipeline(recording, Decoder(), policy, run, write, alarms)
                 if feed is not None:
                     feed.hops = pipeline.hops
                 serving = Serving(pipeline)
-                async with reporting(Stages(recording, serving, feed, forwarder)):
+                async with (
+                    reporting(Stages(recording, serving, feed, forwarder, poster)),
+                    forwarding(forwarder),
+                    forwarding(poster),
+                ):
                     stopped = await _live(
-                        chosen, told, run, address, own, effective, pipeline, recording, forwarder,
+                        chosen, told, run, address, own, effective, pipeline, recording, waits,
                         serving,
                     )  # fmt: skip
                     return pipeline, pipeline.conclude(rows_here), feed, stopped
@@ -260,7 +260,7 @@ async def _live(
     effective: Settings,
     pipeline: Pipeline,
     recording: Recording,
-    forwarder: Forwarder | None,
+    waits: remote.Backlog,
     serving: Serving,
 ) -> Exit | None:
     """Both halves until every message is folded; an exit code where it was broken off."""
@@ -270,7 +270,7 @@ async def _live(
         own = Path(folder) / "own.sim"
         factory = await _start(told, run, address, effective, own)
         words = asyncio.create_task(_listen(factory), name="run.factory")
-        watching = asyncio.create_task(_show(scenario, pipeline, forwarder), name="run.progress")
+        watching = asyncio.create_task(_show(scenario, pipeline, waits), name="run.progress")
         ending = asyncio.create_task(_end(factory, stop, done, broker, pipeline), name="run.end")
         patience_s = effective.broker.patience / NS_PER_S
         missing = asyncio.create_task(_miss(serving, done, patience_s), name="run.broker")
@@ -388,10 +388,9 @@ async def _miss(serving: Serving, done: asyncio.Event, patience_s: float) -> Non
     )
 
 
-async def _show(scenario: Scenario, pipeline: Pipeline, forwarder: Forwarder | None) -> None:
+async def _show(scenario: Scenario, pipeline: Pipeline, waits: remote.Backlog) -> None:
     loop = asyncio.get_running_loop()
     began_s = loop.time()
-    waits = remote.Backlog(forwarder)
     with console.progress(scenario.length / NS_PER_S, "s virtual") as bar:
         while True:
             await asyncio.sleep(0.2)

@@ -35,6 +35,10 @@ def command(
     tokens_file: Annotated[
         Path | None, typer.Option(help="Who may sign in; see `beilun serve token`.")
     ] = None,
+    acks: Annotated[
+        Path | None,
+        typer.Option(help="Folder (or file) for acknowledged alarms; default: by the recording."),
+    ] = None,
     compare: Annotated[
         Path | None, typer.Option(help="A second recording, to compare with.")
     ] = None,
@@ -43,23 +47,32 @@ def command(
 ) -> Exit:
     """Serve the operators' page and the API of a recording, also while it is written; Ctrl-C ends.
 
-    Nothing is ever written to the recording.
+    Nothing is ever written to the recording. Without FILE the page says when a newer run begins.
     """
     require_extra()
-    flags = {"serve.host": host, "serve.port": port, "serve.tokens_file": tokens_file}
-    effective = layers.load(flags=flags).serve
+    flags = {
+        "serve.host": host, "serve.port": port, "serve.tokens_file": tokens_file,
+        "serve.acks": acks,
+    }  # fmt: skip
+    settings = layers.load(flags=flags)
+    effective = settings.serve
     path = newest() if file is None else file
     if parent:
         from ingest.broker import die_with_parent
 
         die_with_parent(parent)
     from beilun.serving import server
+    from beilun.serving.library import Library
     from beilun.serving.reading import Reader
 
     access = server.access_of(effective.host, effective.tokens_file)
     with contextlib.ExitStack() as held:
         reader = held.enter_context(contextlib.closing(Reader(path)))
         other = None if compare is None else held.enter_context(contextlib.closing(Reader(compare)))
+        library = Library(
+            reader, settings.run.directory, follows=file is None, acks=effective.acks,
+            compare=other,
+        )  # fmt: skip
         own = held.enter_context(server.bound(effective.host, effective.port))
         url = server.url_of(own, effective.host)
 
@@ -68,7 +81,7 @@ def command(
             who = "everybody on this host" if access.open else "whoever has a token"
             console.note(f"{path} for {who}; Ctrl-C ends")
 
-        server.run(reader, own, access, page=not api_only, compare=other, ready=ready)
+        server.run(library, own, access, page=not api_only, proxies=effective.proxies, ready=ready)
     return Exit.OK
 
 
@@ -98,5 +111,5 @@ def token(
         )
     made = make_token(path, name, role, asset or (), order or ())
     console.out(made)
-    console.note(f"added to {path}; it is not shown again, and a running server must be restarted")
+    console.note(f"added to {path}; it is not shown again; a running server takes it at once")
     return Exit.OK

@@ -7,6 +7,8 @@ What is worst is one order over all KPIs:
 3. by where a value stands between best and worst, in its KPI's own direction: those that can be,
    or where a KPI has no bounds, those that are on the screen and in its sparklines;
 4. neither direction is better, or the KPI is not defined in this window.
+
+Above all of them are the alarms that stand, whatever windows and KPIs are shown.
 """
 
 import contextlib
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from beilun import console
+from config.alarms import PREFIX, SEVERITIES
 from config.errors import ConfigError, Exit, RecordingError
 from config.units import NS_PER_S, format_duration, format_time
 from config.windows import MINUTE_NS, Day, Order, Shift, Span, Window, spelt, window
@@ -43,6 +46,7 @@ SHOWN = 20
 SERIES = """
 SELECT id, site, area, line, asset, kpi, unit, window_length_ns FROM series
 """
+ALARMS = f"{SERIES} WHERE kpi GLOB '{PREFIX}*'"
 LAST = """
 SELECT window_start_ns, value, n, late FROM row
 WHERE series = ? ORDER BY window_start_ns DESC LIMIT ?
@@ -91,6 +95,22 @@ class Chosen:
     asset: str = "*"
 
 
+class Alarm(NamedTuple):
+    """One that stands."""
+
+    severity: str
+    """Empty where the recording does not know its rule."""
+    rule: str
+    asset: str
+    since_ns: int
+
+    def text(self, end_ns: int) -> str:
+        """On a line, as of a time."""
+        lasted = format_duration(max(0, end_ns - self.since_ns))
+        since = f"since {format_time(self.since_ns)}, {lasted}"
+        return f"▲ {self.severity:8}  {self.rule}  {self.asset}  {since}"
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What one look into the file found; ``end_ns`` is as far as virtual time has come."""
@@ -99,6 +119,8 @@ class Look:
     """Worst first."""
     end_ns: int
     finished: bool
+    alarms: Sequence[Alarm] = ()
+    """The most severe first, then the latest."""
 
 
 def command(
@@ -170,6 +192,7 @@ def look(db: sqlite3.Connection, path: Path, chosen: Chosen) -> Look:
             made = Line("/".join(names) or "site", kpi, unit, end_ns, value, n, late, history,
                         _fell_silent([row[3] for row in rows]))  # fmt: skip
             lines.append(made if expect is None else _held(made, expect, own=expect in meant))
+        alarms = _standing(db, path, chosen.asset)
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return Look((), 0, done)
@@ -178,7 +201,31 @@ def look(db: sqlite3.Connection, path: Path, chosen: Chosen) -> Look:
         raise RecordingError(f"not readable as a recording: {error}", at=str(path)) from None
     lines = _judged(lines)
     lines.sort(key=lambda line: (*line.badness, line.kpi, line.asset))
-    return Look(lines, max((line.end_ns for line in lines), default=0), done)
+    return Look(lines, max((line.end_ns for line in lines), default=0), done, alarms)
+
+
+def _standing(db: sqlite3.Connection, path: Path, whose: str) -> list[Alarm]:
+    """Alarms that stand after all windows so far: the last row of each says so."""
+    from beilun.alarming import recorded_rules
+    from ingest.recording import Recording
+
+    last: dict[tuple[str, ...], tuple[int, float | None]] = {}
+    for number, *names, length_ns in db.execute(ALARMS).fetchall():
+        key = tuple(names[:5])
+        for start_ns, value, _, _ in db.execute(LAST, (number, 1)):
+            # Shifts and days are of several lengths, each a series of its own.
+            last[key] = max(last.get(key, (0, None)), (start_ns + length_ns, value))
+    rules = recorded_rules(Recording(path, db, writes=False)) if last else ()
+    severities: dict[str, str] = {rule.name: rule.severity for rule in rules}
+    found: list[Alarm] = []
+    for (_, *levels, kpi), (since_ns, value) in last.items():
+        names = [level for level in levels if level != "-"]
+        if value == 1.0 and fnmatchcase(names[-1] if names else "site", whose):
+            rule = kpi.removeprefix(PREFIX)
+            place = "/".join(names) or "site"
+            found.append(Alarm(severities.get(rule, ""), rule, place, since_ns))
+    ranks: dict[str, int] = {severity: rank for rank, severity in enumerate((*SEVERITIES, ""))}
+    return sorted(found, key=lambda each: (ranks[each.severity], -each.since_ns, each))
 
 
 def _expected(
@@ -363,6 +410,7 @@ def _print(seen: Look, title: str) -> None:
     terminal = console.is_terminal(sys.stdout)
     width = shutil.get_terminal_size().columns if terminal else sys.maxsize
     made = grid(seen.lines, seen.end_ns, width)
+    console.out(*(each.text(seen.end_ns) for each in seen.alarms))
     console.table(made.columns, made.rows, title)
 
 
@@ -444,6 +492,7 @@ HELP = (
     ("q", "quit, as Ctrl-C does"),
     (MISSED, "marks a line whose target is missed, or has no data"),
     (SILENT, "marks a line whose asset sent nothing in the window"),
+    ("▲", "an alarm that stands, and since when"),
     ("·  –", "no data in a window; it is never 0 instead"),
 )
 
@@ -533,7 +582,8 @@ class Board:
     def frame(self, width: int, height: int) -> list[str]:
         """The screen, line by line; none is wider, and there are no more than fit."""
         found = self.lines()
-        self.room = max(1, height - 3)
+        alarms = self._alarms(height // 4)
+        self.room = max(1, height - 3 - len(alarms))
         self.top = max(0, min(self.top, len(found) - self.room))
         if self.help:
             rows: list[tuple[object, ...]] = [*HELP]
@@ -542,8 +592,16 @@ class Board:
             made = grid(found, self.seen.end_ns, width)
             body = _drawn(made._replace(rows=made.rows[self.top : self.top + self.room]), width)
         title = heading(self.path, self.seen, self.chosen.window) + self.silence
-        head = [_cut(title, width), *body[: height - 2]]
+        over = [_cut(line, width) for line in (title, *alarms)]
+        head = [*over, *body[: height - 1 - len(over)]]
         return [*head, *[""] * (height - 1 - len(head)), self._foot(found, width)][:height]
+
+    def _alarms(self, most: int) -> list[str]:
+        """Alarms that stand, on at most so many lines."""
+        told = [each.text(self.seen.end_ns) for each in self.seen.alarms]
+        if len(told) <= most:
+            return told
+        return [*told[: most - 1], f"▲ and {len(told) - most + 1} more alarms"] if most else []
 
     @property
     def silence(self) -> str:

@@ -12,18 +12,20 @@ nobody signs in: then the page is served on this host only, and everybody there 
     cookie of a signed-in browser ─────┘
 
 Everything is denied that is not allowed here: ``Narrowed`` answers each question a ``Reader`` does,
-and those that concern others with nothing.
+and those that concern others with nothing. The file is read again when it changes: whose entry is
+gone or is another one is signed out.
 """
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -66,9 +68,12 @@ FAILURES = 10
 """So many failed attempts from one address..."""
 FAILURES_S = 60.0
 """...in this time, and it has to wait."""
+LOOK_S = 1.0
+"""How often the tokens file is looked at, at most."""
 KNOWN = 1_000
 """Tokens that are remembered as good, by a keyed hash, so that not every request costs a scrypt."""
 
+_log = logging.getLogger(__name__)
 _MODEL = ConfigDict(extra="forbid", frozen=True, strict=True)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{32,64}$")]
@@ -174,6 +179,8 @@ class Viewer:
     role: Role
     assets: tuple[str, ...] = ()
     orders: tuple[str, ...] = ()
+    entry: str = field(default="", repr=False, compare=False)
+    """Which entry of the tokens file let them in: the hash there."""
 
     @property
     def limited(self) -> bool:
@@ -211,14 +218,23 @@ class TooMany(Exception):
 class Access:
     """Tokens and sessions of one server, for any number of threads.
 
-    ``now_s`` is a clock that only goes forward.
+    ``now_s`` is a clock that only goes forward. Of a ``file`` what it says now holds, at most
+    ``LOOK_S`` late: nobody gets in by one that is gone, and one that somebody left half written
+    changes nothing until it can be read.
     """
 
     def __init__(
-        self, tokens: Sequence[Token] | None, *, now_s: Callable[[], float] = time.monotonic
+        self,
+        tokens: Sequence[Token] | None,
+        *,
+        file: Path | None = None,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """``None``: nobody has to sign in."""
         self._tokens = None if tokens is None else {token.name: token for token in tokens}
+        self._file = file
+        self._read: tuple[int, int, int] | None = _stamp(file)
+        self._looked_s = now_s()
         self._now_s = now_s
         self._lock = threading.Lock()
         self._key = secrets.token_bytes(32)
@@ -229,18 +245,55 @@ class Access:
             name="nobody", role="viewer", salt=secrets.token_hex(16), scrypt=secrets.token_hex(32)
         )
 
+    @classmethod
+    def of(cls, file: Path) -> Self:
+        """By a tokens file; raises ``ConfigError`` with every problem."""
+        made = cls((), file=file)  # its age is noted before it is read: no change is missed
+        made._tokens = {token.name: token for token in read_tokens(file)}
+        return made
+
     @property
     def open(self) -> bool:
         """Whether nobody has to sign in."""
         return self._tokens is None
+
+    def entitled(self, viewer: Viewer) -> bool:
+        """Whether somebody who was let in would be let in again: the entry is there and is still
+        the same."""
+        if self._tokens is None:
+            return True
+        self._look()
+        found = self._tokens.get(viewer.name)
+        return found is not None and _viewer(found) == viewer and found.scrypt == viewer.entry
+
+    def _look(self) -> None:
+        """Read the tokens file again, if it is another one."""
+        with self._lock:
+            if self._file is None or self._now_s() < self._looked_s + LOOK_S:
+                return
+            self._looked_s = self._now_s()
+            stamp = _stamp(self._file)
+            if stamp == self._read:
+                return
+            self._read = stamp
+            try:
+                found = () if stamp is None else read_tokens(self._file)
+            except ConfigError as error:
+                _log.error("the tokens stay as they were: %s", error)
+                return
+            self._tokens = {token.name: token for token in found}
+            _log.warning("tokens read again: %d in %s", len(found), self._file)
 
     def check(self, token: str, address: str) -> Viewer | None:
         """Whose token it is; raises ``TooMany`` for an address that failed too often. Takes some
         50 ms for one that is not known yet, be its name right or wrong."""
         mark = self._mark(token)
         with self._lock:
-            if (known := self._known.get(mark)) is not None:
-                return known
+            known = self._known.get(mark)
+        if known is not None and self.entitled(known):
+            return known
+        self._look()
+        with self._lock:
             mine = self._count(address)
         name, _, secret = token.partition(".")
         found = (self._tokens or {}).get(name)
@@ -249,7 +302,7 @@ class Access:
             if not good or found is None:
                 return None
             self._failed[address].remove(mine)
-            viewer = Viewer(found.name, found.role, found.assets, found.orders)
+            viewer = _viewer(found)
             self._known[mark] = viewer
             if len(self._known) > KNOWN:
                 self._known.popitem(last=False)
@@ -282,10 +335,12 @@ class Access:
         mark = self._mark(word)
         with self._lock:
             found = self._sessions.get(mark)
-            if found is not None and found[0] < self._now_s():
-                del self._sessions[mark]
-                return None
-            return None if found is None else found[1]
+        if found is None:
+            return None
+        if found[0] < self._now_s() or not self.entitled(found[1]):
+            self.sign_out(word)
+            return None
+        return found[1]
 
     def sign_out(self, word: str) -> None:
         """End a session."""
@@ -295,6 +350,19 @@ class Access:
     def _mark(self, word: str) -> bytes:
         """What is kept of a secret: nobody who reads this process's memory later can use it."""
         return hmac.digest(self._key, word.encode(), "sha256")
+
+
+def _viewer(token: Token) -> Viewer:
+    return Viewer(token.name, token.role, token.assets, token.orders, token.scrypt)
+
+
+def _stamp(file: Path | None) -> tuple[int, int, int] | None:
+    """What changes when a file does; ``None``: it is not there."""
+    try:
+        found = None if file is None else file.stat()
+    except OSError:
+        return None
+    return None if found is None else (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 # what a customer sees ---------------------------------------------------------------------------

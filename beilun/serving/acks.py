@@ -1,12 +1,14 @@
-"""Who acknowledged which alarm, when and with what note: a small SQLite file beside the recording.
+"""Who acknowledged which alarm, when and with what note: a small SQLite file of each recording.
 
 Not in the recording: that has one writer, the edge, and a KPI or alarm in it is a function of what
 the journal holds. That somebody saw an alarm is a fact about people, and it is true at a wall time.
-So `floor.beilun` has `floor.beilun.acks` once somebody acknowledges anything; without the file
-nobody did. Pages in several processes may write to it; whoever was first stands.
+So `floor.beilun` has `floor.beilun.acks` once somebody acknowledges anything, beside it or, where
+it lies on something read-only, in a folder that is named; without the file nobody did. Pages in
+several processes may write to it; whoever was first stands.
 """
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Generator
 from pathlib import Path
@@ -17,6 +19,7 @@ from config.errors import RecordingError
 OPERATOR = "operator"
 """The role that may acknowledge; a viewer or customer may look."""
 LONGEST_NOTE = 500
+SUFFIX = ".acks"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS ack (
@@ -59,8 +62,21 @@ class Acks:
     be written.
     """
 
-    def __init__(self, recording: Path) -> None:
-        self.path = recording.with_name(f"{recording.name}.acks")
+    def __init__(self, recording: Path, place: Path | None = None) -> None:
+        """``place``: a folder for the files of any recordings, or the file of this one, which ends
+        with ``.acks``; ``None``: beside it."""
+        own = f"{recording.name}{SUFFIX}"
+        if place is None:
+            self.path = recording.with_name(own)
+        else:
+            self.path = place if place.suffix == SUFFIX else place / own
+
+    def hindrance(self) -> Path | None:
+        """What keeps anything from being written: a file or folder; ``None``: nothing does."""
+        if self.path.exists() and not os.access(self.path, os.R_OK | os.W_OK):
+            return self.path
+        folder = next(each for each in self.path.absolute().parents if each.exists())
+        return None if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) else folder
 
     def all(self) -> dict[Alarm, Ack]:
         """Every acknowledgement."""
@@ -78,8 +94,11 @@ class Acks:
         """
         if role != OPERATOR:
             raise NotAllowed(f"{role or 'nobody'} may not acknowledge alarms")
+        with contextlib.suppress(OSError):  # then it cannot be opened, which says why
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._open("rwc") as db:
-            db.execute("PRAGMA journal_mode=WAL")
+            # No write-ahead log: with one, nobody could read this where nothing can be written.
+            db.execute("PRAGMA journal_mode=DELETE")
             db.execute("PRAGMA synchronous=FULL")
             db.execute(_SCHEMA)
             db.execute(
@@ -104,5 +123,5 @@ class Acks:
             raise RecordingError(
                 f"acknowledgements cannot be kept: {error}",
                 at=str(self.path),
-                hint="the folder of the recording must be writable, the file its own",
+                hint="its folder must be writable, the file its own; --acks names another place",
             ) from None

@@ -4,11 +4,17 @@ A request carries a bearer token or the cookie of a signed-in browser. Without a
 needs either, and then only requests that name this host are answered: a page of some other site,
 opened in a browser on this host, cannot reach the recording by giving us its own name (DNS
 rebinding). What comes from another origin may neither change anything nor open a socket.
+
+Sockets and feeds last longer than a sign-in: they end within a second of it, or of the entry in
+the tokens file. A proxy before us is believed only if the settings name it.
 """
 
+import asyncio
+import contextlib
 import html
+import ipaddress
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -21,6 +27,12 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "beilun_session"
 SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
+STATE = "/sign-in/state"
+"""Tells a page whose socket has gone whether it may have another one."""
+LASTING = ("/api/v1/feed",)
+"""Answers that go on for as long as somebody listens."""
+CHECK_S = 1.0
+"""How often it is asked whether who listens may still do so."""
 OPEN = ("/healthz", "/healthz/live", "/healthz/ready")
 """What anybody may ask: whether the service is alive, and nothing about the plant."""
 API = ("/api/", "/metrics")
@@ -42,16 +54,18 @@ def problem(
 class Gate:
     """The ASGI application around the others; it puts the viewer into ``scope["state"]``."""
 
-    def __init__(self, app: App, access: Access) -> None:
+    def __init__(self, app: App, access: Access, proxies: Sequence[str] = ()) -> None:
+        """``proxies``: addresses or networks of those who may say for whom they ask, and how."""
         self._app = app
         self._access = access
+        self._proxies = tuple(ipaddress.ip_network(each) for each in proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, socket, or the server's life."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        request = _Request(scope)
+        request = _Request(scope, self._is_proxy(scope))
         if self._access.open and request.host not in LOOPBACK:
             await _refuse(
                 scope, send,
@@ -61,7 +75,7 @@ class Gate:
         if not request.is_own_origin:
             await _refuse(scope, send, problem(403, "from another origin"))
             return
-        if scope["type"] == "http" and scope["path"] in (SIGN_IN, SIGN_OUT):
+        if scope["type"] == "http" and scope["path"] in (SIGN_IN, SIGN_OUT, STATE):
             await self._door(request, receive, send)
             return
         try:
@@ -73,11 +87,29 @@ class Gate:
             await self._turn_away(request, send)
             return
         scope.setdefault("state", {})["viewer"] = viewer
-        await self._app(scope, receive, send)
+        lasts = scope["type"] == "websocket" or scope["path"] in LASTING
+        if viewer is None or self._access.open or not lasts:
+            await self._app(scope, receive, send)
+            return
+
+        def holds() -> bool:
+            if request.bearer is not None or request.cookie is None:
+                return self._access.entitled(viewer)
+            return self._access.session(request.cookie) is not None
+
+        line = _Line(scope["type"], receive, send, holds)
+        try:
+            await self._app(scope, line.receive, line.send)
+        finally:
+            line.end()
+
+    def _is_proxy(self, scope: Scope) -> bool:
+        with contextlib.suppress(ValueError):
+            address = ipaddress.ip_address((scope.get("client") or ("",))[0])
+            return any(address in network for network in self._proxies)
+        return False
 
     async def _who(self, request: "_Request") -> Viewer | None:
-        import asyncio
-
         if self._access.open:
             return ANYBODY
         if (token := request.bearer) is not None:
@@ -92,13 +124,21 @@ class Gate:
                 headers={"www-authenticate": "Bearer"},
             )  # fmt: skip
         else:
-            there = quote(scope["path"], safe="/")
+            query = scope.get("query_string", b"").decode("latin-1")
+            there = quote(scope["path"] + (f"?{query}" if query else ""), safe="/")
             said = 303, b"", {"location": f"{SIGN_IN}?next={there}", "cache-control": "no-store"}
         await _refuse(scope, send, said)
 
     async def _door(self, request: "_Request", receive: Receive, send: Send) -> None:
         """The page to sign in at, and what its form is sent to."""
         method = request.scope["method"]
+        if request.scope["path"] == STATE:
+            known = self._access.open or (
+                request.cookie is not None and self._access.session(request.cookie) is not None
+            )
+            kind = {"content-type": "application/json", "cache-control": "no-store"}
+            await _answer(send, (200, json.dumps({"signed_in": known}).encode(), kind))
+            return
         if request.scope["path"] == SIGN_OUT and method == "POST":
             if request.cookie is not None:
                 self._access.sign_out(request.cookie)
@@ -116,8 +156,6 @@ class Gate:
     async def _sign_in(
         self, request: "_Request", form: dict[str, list[str]]
     ) -> tuple[int, bytes, dict[str, str]]:
-        import asyncio
-
         following = _local(form.get("next", ["/"])[0])
         token = form.get("token", [""])[0].strip()
         if self._access.open:
@@ -136,7 +174,7 @@ class Gate:
 class _Request:
     """What the gate has to know of a request."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, of_proxy: bool) -> None:
         self.scope = scope
         self.headers: dict[str, str] = {
             name.decode("latin-1").lower(): value.decode("latin-1")
@@ -144,6 +182,13 @@ class _Request:
         }
         self.address = str((scope.get("client") or ("unknown",))[0])
         self.secure = scope["scheme"] in ("https", "wss")
+        if of_proxy:  # the last entry is the one that this proxy wrote itself
+            self.address = self._last("x-forwarded-for") or self.address
+            told = self._last("x-forwarded-proto")
+            self.secure = told in ("https", "wss") if told else self.secure
+
+    def _last(self, header: str) -> str:
+        return self.headers.get(header, "").rpartition(",")[2].strip().lower()
 
     @property
     def host(self) -> str:
@@ -177,6 +222,41 @@ class _Request:
         """Where to go once signed in."""
         query = parse_qs(self.scope.get("query_string", b"").decode("latin-1"))
         return _local(query.get("next", ["/"])[0])
+
+
+class _Line:
+    """A socket or feed, for as long as who listens may."""
+
+    def __init__(self, kind: str, receive: Receive, send: Send, holds: Callable[[], bool]) -> None:
+        self._kind, self._receive, self._send, self._holds = kind, receive, send, holds
+        self._next: asyncio.Future[MutableMapping[str, Any]] | None = None
+        self._over = False
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """The next message; a disconnect once the permission is gone."""
+        while not self._over:
+            if self._next is None:
+                self._next = asyncio.ensure_future(self._receive())
+            await asyncio.wait({self._next}, timeout=CHECK_S)
+            if not self._holds():
+                self._over = True
+                if self._kind == "websocket":
+                    with contextlib.suppress(Exception):  # it may have gone meanwhile
+                        await self._send({"type": "websocket.close", "code": 1008})
+            elif self._next.done():
+                found, self._next = self._next, None
+                return found.result()
+        return {"type": f"{self._kind}.disconnect", "code": 1008}
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        """Send on, as long as there is somebody who may read it."""
+        if not self._over:
+            await self._send(message)
+
+    def end(self) -> None:
+        """The application is done with it."""
+        if self._next is not None:
+            self._next.cancel()
 
 
 def _name_of(url: str) -> tuple[str, int | None]:

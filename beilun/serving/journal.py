@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from config.errors import RecordingError
 from ingest import topics
 from ingest.codecs import Unusable
 from ingest.codecs.uns import CODEC as UNS
@@ -31,6 +32,11 @@ UNPACKED_BYTES = 64 << 20
 """How much of the journal is kept unpacked."""
 DECODED_SAMPLES = 2_000_000
 """How many samples are kept decoded."""
+PLACES = 100_000
+"""Of how many topics it is kept what they are about."""
+FIRST_BLOCKS, MORE_BLOCKS = 8, 2
+"""In a recording of before landmarks were kept, how much is looked through for who announced itself
+before anybody is told, and how much more each time that it is asked again."""
 LINK = "link"
 """The stream with most messages, and of use to few."""
 
@@ -78,7 +84,13 @@ class Journal:
         """Of topics on which always one asset speaks."""
         self._told: dict[tuple[str, str], tuple[int, list[Batch | Birth]]] = {}
         """Everything of a landmark stream up to a block."""
-        self._scanned: dict[tuple[str, str], list[tuple[int, Envelope | None]]] | None = None
+        self._place_of: dict[str, tuple[str, str]] = {}
+        """What topics are about, by the topic alone."""
+        self._scanned: dict[tuple[str, str], list[tuple[int, Envelope | None]]] = {}
+        self._scanned_to = 0
+        """Number of the last block that was looked through."""
+        self._begins: dict[int, int] | None = None
+        """Once all were: where they begin."""
         self._lock = threading.Lock()
 
     # of one asset -------------------------------------------------------------------------------
@@ -127,10 +139,12 @@ class Journal:
         return [message for message in self._decode(envelopes) if message.asset == asset]
 
     def assets(self) -> list[Asset]:
-        """Every asset that announced itself."""
+        """Every asset that announced itself. In a recording of before landmarks were kept, those of
+        its first blocks, and of more of it each time."""
         recording = self._open()
         if recording.landmarks("", "") is None:
-            paths = sorted(path for path, stream in self._scan() if stream == "birth")
+            more = FIRST_BLOCKS if self._scanned_to < FIRST_BLOCKS else MORE_BLOCKS
+            paths = sorted(path for path, stream in self._scan(more) if stream == "birth")
         else:
             paths = recording.landmark_assets("birth")
         return [Asset(*path.split("/")) for path in paths]
@@ -187,8 +201,13 @@ class Journal:
     def _place(self, envelope: Envelope) -> tuple[str, str]:
         topic = envelope.topic
         if envelope.codec == UNS.name:
-            target = topics.parse(topic)
-            return ("-", "-") if target is None else (str(target[0]), target[1])
+            found = self._place_of.get(topic)
+            if found is None:
+                target = topics.parse(topic)
+                found = ("-", "-") if target is None else (str(target[0]), target[1])
+                if len(self._place_of) < PLACES:
+                    self._place_of[topic] = found
+            return found
         if envelope.codec != VDA5050.name:
             return "", ""
         asset = self._asset_of.get(topic)
@@ -201,7 +220,8 @@ class Journal:
         found = self._open().landmarks(path, stream, after=after)
         if found is not None:
             return found
-        return [mark for mark in self._scan().get((path, stream), []) if mark[0] > after]
+        scanned = self._scan(0 if stream == "birth" and self._scanned_to else None)
+        return [mark for mark in scanned.get((path, stream), []) if mark[0] > after]
 
     def _landmarks_before(
         self, path: str, stream: str, before_ns: int
@@ -209,21 +229,30 @@ class Journal:
         found = self._open().landmarks(path, stream, before_ns=before_ns)
         if found is not None:
             return found
-        over = self._open().numbers_over(0, before_ns)
-        known = set(over)
-        marks = [mark for mark in self._scan().get((path, stream), []) if mark[0] in known]
+        marks = self._scan().get((path, stream), [])
+        begins = self._begins or {}
+        marks = [mark for mark in marks if begins.get(mark[0], before_ns + 1) <= before_ns]
         return marks[: -1 - LAST_LANDMARKS : -1]
 
-    def _scan(self) -> dict[tuple[str, str], list[tuple[int, Envelope | None]]]:
-        """Where the landmarks are, in a recording of before they were kept: all of it is read."""
+    def _scan(
+        self, blocks: int | None = None
+    ) -> dict[tuple[str, str], list[tuple[int, Envelope | None]]]:
+        """Where the landmarks are, in a recording of before they were kept: so many more blocks of
+        it are read, or all that are left. What was found is kept."""
         with self._lock:
-            if self._scanned is None:
-                self._scanned = {}
-                for block in self._open().blocks(salvage=True):
-                    for mark in self._landmarks_of(block.envelopes):
-                        key = mark.asset, mark.stream
-                        self._scanned.setdefault(key, []).append((block.id, mark.envelope))
-            return self._scanned
+            while self._begins is None and (blocks is None or blocks > 0):
+                blocks = None if blocks is None else blocks - 1
+                recording = self._open()
+                try:
+                    block = recording.block(self._scanned_to + 1)
+                except RecordingError:  # the end, or what is left of one that was cut off
+                    self._begins = recording.begins()
+                    break
+                for mark in self._landmarks_of(block.envelopes):
+                    key = mark.asset, mark.stream
+                    self._scanned.setdefault(key, []).append((block.id, mark.envelope))
+                self._scanned_to = block.id
+            return {key: list(marks) for key, marks in self._scanned.items()}
 
     def _landmarks_of(self, envelopes: Sequence[Envelope]) -> list[Landmark]:
         records: list[Record] = []

@@ -42,7 +42,7 @@ from ingest.bins import delay_of
 from ingest.decode import Decoder
 from ingest.messages import Asset, Batch, Birth, Floats, Identity, Times
 from ingest.packml import Maintenance, Mode, PackML
-from ingest.recording import Recording
+from ingest.recording import Recording, unlike
 
 TRAIL_REACH_NS = 120 * NS_PER_S
 """How far before a trail begins a vehicle's last word is looked for, and after it the next."""
@@ -213,6 +213,8 @@ WHERE c.id > ? ORDER BY c.id LIMIT ?
 class Reader:
     """One recording, read-only; raises ``RecordingError`` where it cannot be read."""
 
+    _closed = False
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.name.removesuffix(".beilun")
@@ -220,7 +222,6 @@ class Reader:
         self._opened: list[Recording] = []
         self._lock = threading.RLock()
         self._watching = threading.Lock()
-        self._closed = False
         self._watch = self._open()
         """The one connection whose counter of foreign changes is looked at: each has its own."""
         self._meta: dict[str, str] = {}
@@ -790,7 +791,7 @@ class Reader:
 
     def _recording(self) -> Recording:
         found: Recording | None = getattr(self._local, "recording", None)
-        if found is None:
+        if found is None or self._closed:
             found = self._local.recording = self._open()
         return found
 
@@ -800,7 +801,7 @@ class Reader:
         except sqlite3.OperationalError as error:
             if "no such table" in str(error):
                 return []
-            raise RecordingError(str(error), at=str(self.path)) from None
+            raise unlike(self.path, error) from None
         except sqlite3.Error as error:
             raise RecordingError(
                 f"not readable as a recording: {error}", at=str(self.path)
@@ -815,7 +816,7 @@ class Reader:
             with contextlib.closing(self._recording().db.execute(sql, args)) as cursor:
                 yield from cursor
         except sqlite3.Error as error:
-            raise RecordingError(str(error), at=str(self.path)) from None
+            raise unlike(self.path, error) from None
 
     def _one(self, sql: str) -> Any:
         found = self._many(sql, ())

@@ -5,7 +5,7 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -13,14 +13,16 @@ import uvicorn
 from fastapi import FastAPI
 
 from beilun.composing import Stop
-from beilun.serving.access import Access, read_tokens
+from beilun.serving.access import Access
 from beilun.serving.api import make_app
 from beilun.serving.gate import Gate
-from beilun.serving.reading import Reader
+from beilun.serving.library import Library
 from config.errors import ConfigError, UnreachableError
 
 LEAVE_S = 2
 """How long requests that are under way may take once the service ends."""
+RECONNECT_S = 30.0
+"""How long a tab whose connection was lost is waited for: it goes on where it was."""
 BACKLOG = 512
 """Connections that may wait to be accepted."""
 
@@ -59,7 +61,7 @@ def is_loopback(host: str) -> bool:
 def access_of(host: str, tokens_file: Path | None) -> Access:
     """Who may come in; raises ``ConfigError`` where everybody in the network could."""
     if tokens_file is not None:
-        return Access(read_tokens(tokens_file))
+        return Access.of(tokens_file)
     if not is_loopback(host):
         raise ConfigError(
             "whoever reaches this address could see and acknowledge everything",
@@ -78,22 +80,23 @@ def url_of(own: socket.socket, host: str) -> str:
 
 
 def composed(
-    reader: Reader, access: Access, *, page: bool, compare: Reader | None = None
+    library: Library, access: Access, *, page: bool, proxies: Sequence[str] = ()
 ) -> tuple[FastAPI, Gate]:
-    """The API, with the page where that is wanted, and what stands before both."""
-    app = make_app(reader)
+    """The API of what is served, with the page where that is wanted, and what stands before both.
+    ``proxies``: who may say for whom they ask."""
+    app = make_app(library.served)
     if page:
         from nicegui import ui
 
         from beilun.serving.page.shell import attach
 
-        attach(reader, compare=compare)
+        attach(library)
         run_with = cast("Callable[..., None]", ui.run_with)  # pyright: ignore[reportUnknownMemberType]
         run_with(
             app, title="Beilun", tailwind=False, binding_refresh_interval=None,
-            show_welcome_message=False,
+            show_welcome_message=False, reconnect_timeout=RECONNECT_S,
         )  # fmt: skip
-    return app, Gate(app, access)
+    return app, Gate(app, access, proxies)
 
 
 class _Server(uvicorn.Server):
@@ -105,16 +108,16 @@ class _Server(uvicorn.Server):
 
 
 def run(
-    reader: Reader,
+    library: Library,
     own: socket.socket,
     access: Access,
     *,
     page: bool,
-    compare: Reader | None = None,
+    proxies: Sequence[str] = (),
     ready: Callable[[], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM; ``ready`` is called once requests are answered."""
-    app, gate = composed(reader, access, page=page, compare=compare)
+    app, gate = composed(library, access, page=page, proxies=proxies)
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     settings = uvicorn.Config(
         gate,
@@ -122,7 +125,7 @@ def run(
         access_log=False,
         lifespan="on",
         server_header=False,
-        proxy_headers=False,  # or anybody could say to be somebody else, and guess on
+        proxy_headers=False,  # the gate believes those that the settings name, and nobody else
         timeout_graceful_shutdown=LEAVE_S,
     )
     server = _Server(settings)

@@ -79,7 +79,7 @@ def _kpis(kind: str, name: str, channel: str, steps_per_unit: int, what: str) ->
             "spread. Machines have limits and spreads of their own, so it does not roll up.",
             formula=f"{formula}, {deviation}",
             clause=f"ISO 22400-2 {words.lower()} capability index",
-            measures=(spread,), value=value, limited=channel, bounds=bounds,
+            measures=(spread,), value=value, limited=channel, bounds=bounds, index=True,
         )
         for short, value, formula, words, deviation, bounds in shapes
     )  # fmt: skip

@@ -1,7 +1,7 @@
-"""AGVs: utilisation, driving empty, time of a mission, waiting."""
+"""AGVs: utilisation, driving empty, time of a mission, waiting, charge of the battery."""
 
 from config.units import NS_PER_S
-from edge.kpi import Kpi, number, ratio
+from edge.kpi import Accuracy, Kpi, bins, number, ratio
 from edge.measures import Fact, Facts
 from edge.measures.situations import (
     STATE_HOLD_NS,
@@ -56,6 +56,15 @@ def _waiting(times: Times, rises: Rises) -> dict[str, Fact]:
     return dict(facts)
 
 
+def _charge(times: Times, rises: Rises) -> dict[str, Fact]:
+    del rises
+    spent_at: dict[int, int] = {}
+    for (charge,), spent_ns in times:
+        if charge is not None:
+            spent_at[charge] = spent_at.get(charge, 0) + spent_ns
+    return {"battery_ns_bins": spent_at} if spent_at else {}
+
+
 _MISSION = Component("mission", STATE_HOLD_NS)
 _VEHICLE = Situations(
     "vehicle",
@@ -71,6 +80,15 @@ _DRIVES = Situations(
     _driving,
 )
 _WAITS = Situations("waits", (_MISSION, Component("waiting", STATE_HOLD_NS)), (), _waiting)
+
+_STEPS = 10_000
+"""Of the charge on the wire: 0.01 %."""
+_BATTERY = Situations(
+    "battery", (Component("battery_ratio", STATE_HOLD_NS, scale=_STEPS),), (), _charge
+)
+_FROM_STATE_TO_STATE = Accuracy(absolute=0.0084)
+"""What a battery charged at 1 C gains in the 30 s that VDA 5050 allows from one state to the next,
+and half a step of the wire."""
 
 
 def utilisation(facts: Facts) -> float | None:
@@ -88,6 +106,16 @@ def mission_time(facts: Facts) -> float | None:
 
 def waiting(facts: Facts) -> float | None:
     return ratio(number(facts, "waiting_ns") or 0, number(facts, "waiting_known_ns"))
+
+
+def battery_min(facts: Facts) -> float | None:
+    return ratio(min(bins(facts, "battery_ns_bins"), default=None), _STEPS)
+
+
+def battery_mean(facts: Facts) -> float | None:
+    spent_at = bins(facts, "battery_ns_bins")
+    total = sum(charge * spent_ns for charge, spent_ns in spent_at.items())
+    return ratio(total, sum(spent_at.values()) * _STEPS)
 
 
 KPIS = (
@@ -119,5 +147,18 @@ KPIS = (
         formula="waiting time on missions / mission time",
         clause="VDA 5050 newBaseRequest, paused, errors, while not driving",
         measures=(_WAITS,), value=waiting, rolls_up=True,
+    ),
+    Kpi(
+        name="agv_battery_min", unit="1", better="up", kinds=("agv",), needs=("battery_ratio",),
+        summary="Least state of charge, exact in the steps of the wire (0.01 %); of a group, of "
+        "its emptiest vehicle.",
+        formula="min of battery_ratio", clause="VDA 5050 batteryState.batteryCharge",
+        measures=(_BATTERY,), value=battery_min, rolls_up=True, accuracy=_FROM_STATE_TO_STATE,
+    ),
+    Kpi(
+        name="agv_battery_mean", unit="1", better="up", kinds=("agv",), needs=("battery_ratio",),
+        summary="State of charge, averaged over the time it is known.",
+        formula="time mean of battery_ratio", clause="VDA 5050 batteryState.batteryCharge",
+        measures=(_BATTERY,), value=battery_mean, rolls_up=True, accuracy=_FROM_STATE_TO_STATE,
     ),
 )  # fmt: skip

@@ -93,7 +93,7 @@ KPIS = (
         terms=TERMS,
     ),
     Kpi(
-        name="actual_to_planned_scrap", unit="1", better="down", kinds=MACHINES,
+        name="actual_to_planned_scrap", unit="1", index=True, better="down", kinds=MACHINES,
         needs=(*COUNTED, "scrap", "planned_scrap", "quantity"),
         summary="Scrap over what the plan allows for as many pieces: below 1 is better than plan. "
         "Where PQ is POQ + PSQ it is SQ / PSQ of the order; the plan is exact to 1e-12 of a piece.",

@@ -9,10 +9,16 @@ import socket
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from ingest.boundary import Boundary, Peer
+from ingest.boundary import Boundary, Destination, Peer
 
 
-def judge(url: str, boundary: Boundary, *, timeout_s: float) -> None:
+def shown(url: str) -> str:
+    """Where it is, without its query, which may hold a key."""
+    found = urlsplit(url)
+    return f"{found.scheme}://{found.netloc}{found.path}"
+
+
+def judge(url: str, boundary: Boundary, *, timeout_s: float, kind: Destination = "store") -> None:
     """Connect once, and raise ``OutsideError`` where that leads out of the campus. A server that is
     not there is judged once it is."""
     found = urlsplit(url)
@@ -22,10 +28,10 @@ def judge(url: str, boundary: Boundary, *, timeout_s: float) -> None:
     except OSError:
         return
     with opened:
-        _admit(opened, url, boundary)
+        _admit(opened, url, boundary, kind)
 
 
-def guard(manager: Any, url: str, boundary: Boundary) -> None:
+def guard(manager: Any, url: str, boundary: Boundary, *, kind: Destination = "store") -> None:
     """Have every connection that a urllib3 pool manager makes judged and counted."""
     from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
     from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -36,7 +42,7 @@ def guard(manager: Any, url: str, boundary: Boundary) -> None:
         def _new_conn(self) -> socket.socket:
             opened = super()._new_conn()
             try:
-                self.peer = _admit(opened, url, boundary)
+                self.peer = _admit(opened, url, boundary, kind)
             except BaseException:
                 opened.close()
                 raise
@@ -61,5 +67,5 @@ def guard(manager: Any, url: str, boundary: Boundary) -> None:
     manager.pool_classes_by_scheme = {"http": Pool, "https": TlsPool}
 
 
-def _admit(opened: socket.socket, url: str, boundary: Boundary) -> Peer:
-    return boundary.admit(str(opened.getpeername()[0]), url, may_leave=False, kind="store")
+def _admit(opened: socket.socket, url: str, boundary: Boundary, kind: Destination) -> Peer:
+    return boundary.admit(str(opened.getpeername()[0]), shown(url), may_leave=False, kind=kind)

@@ -25,17 +25,21 @@ import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import IO, Any
-from urllib.error import HTTPError, URLError
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
+from urllib.request import getproxies, proxy_bypass
 
 import msgspec
 
-from config.units import format_duration
+from config.units import NS_PER_S, format_duration
 from config.version import __version__
 from edge.rows import ALL, Row
+from edge.sinks.counted import guard, judge, shown
 from edge.sinks.influx import Answer, Later, Refused, Taken, answer_of, silence
+from ingest.boundary import OutsideError, around
+
+if TYPE_CHECKING:
+    from urllib3 import PoolManager
 
 PREFIX = "whsec_"
 """Before a secret that is written in base64, as Standard Webhooks has it; else it is plain text."""
@@ -43,15 +47,13 @@ READ = 4_096
 """The most of an answer that is read; an error may say why."""
 
 
-class _NoRedirect(HTTPRedirectHandler):
-    def redirect_request(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
-    ) -> Request | None:
-        return None
-
-
 class Webhook:
-    """One URL. ``write`` blocks, for at most the timeout at each step of the way."""
+    """One URL. ``write`` blocks, for at most the timeout at each step of the way.
+
+    It belongs to the campus boundary of the block it is made in, and making it raises
+    ``OutsideError`` where it leads out of one that nothing may leave. A proxy of the environment is
+    used, and then it is whom that boundary sees.
+    """
 
     def __init__(
         self,
@@ -65,9 +67,18 @@ class Webhook:
         self.url = shown(url)
         self._target = url
         self._key = key_of(secret)
-        self._timeout_s = timeout_ns / 1e9
+        self._timeout_s = timeout_ns / NS_PER_S
         self._clock = clock
-        self._opener: OpenerDirector = build_opener(_NoRedirect)
+        self._manager: PoolManager | None = None
+        self._boundary = around()
+        if self._boundary is not None:
+            whom = _proxy(url) or url
+            judge(whom, self._boundary, timeout_s=self._timeout_s, kind="webhook")
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        if self._manager is not None:
+            self._manager.clear()
 
     def write(self, lines: Sequence[str]) -> Answer:
         """Post alarms, each on its own; never raises for what a server may do."""
@@ -89,21 +100,40 @@ class Webhook:
         }
         if self._key:
             head["webhook-signature"] = signature(self._key, identity, stamp, body)
-        request = Request(self._target, body, head, method="POST")
+        from urllib3.exceptions import HTTPError
+
         try:
-            with self._opener.open(request, timeout=self._timeout_s) as answer:
-                answer.read(READ)
-        except HTTPError as error:
-            return _refusal(error)
-        except (URLError, OSError, ValueError) as error:
+            answer: Any = self._connected().request(
+                "POST", self._target, body=body, headers=head, timeout=self._timeout_s,
+                retries=False, redirect=False, preload_content=False,
+            )  # fmt: skip
+            try:
+                said = answer.read(READ).decode(errors="replace")
+            finally:
+                answer.close()
+        except OutsideError as error:  # its name leads elsewhere by now
+            return Refused(error.problem)
+        except (HTTPError, OSError, ValueError) as error:
             return Later(silence(error))
-        return Taken(connected=False)
+        if 200 <= answer.status < 300:
+            return Taken(connected=False)
+        return _refusal(answer.status, said or str(answer.reason), answer.headers)
+
+    def _connected(self) -> "PoolManager":
+        if self._manager is None:
+            from urllib3 import PoolManager, ProxyManager
+
+            proxy = _proxy(self._target)
+            self._manager = ProxyManager(proxy) if proxy else PoolManager()
+            if self._boundary is not None:
+                guard(self._manager, self._target, self._boundary, kind="webhook")
+        return self._manager
 
 
-def shown(url: str) -> str:
-    """Where it is, without its query, which may hold a key."""
+def _proxy(url: str) -> str:
+    """The proxy that the environment names for a URL, if any."""
     found = urlsplit(url)
-    return f"{found.scheme}://{found.netloc}{found.path}"
+    return "" if proxy_bypass(found.netloc) else getproxies().get(found.scheme, "")
 
 
 def key_of(secret: str) -> bytes:
@@ -150,12 +180,11 @@ def post_of(row: Row, about: Mapping[str, Any], run: str) -> str:
     ).decode()
 
 
-def _refusal(error: HTTPError) -> Answer:
-    status = error.code
-    said = " ".join(error.read(READ).decode(errors="replace").split())[:200] or error.reason
+def _refusal(status: int, said: str, head: Mapping[str, str]) -> Answer:
+    why = " ".join(said.split())[:200]
     if 300 <= status < 400:
-        where = error.headers.get("Location", "elsewhere")
+        where = head.get("Location", "elsewhere")
         return Refused(f"{status} it sends to {where}; give the address where it is now")
     if status == HTTPStatus.GONE:
-        return Refused(f"{status} {said}")
-    return answer_of(status, said, error.headers)
+        return Refused(f"{status} {why}")
+    return answer_of(status, why, head)

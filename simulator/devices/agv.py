@@ -300,6 +300,20 @@ class Battery:
         charge = left[index] - draw[index] * (times - since[index])
         return np.clip(charge / self.capacity, 0.0, 1.0)
 
+    def bends(self, to_ns: int) -> list[tuple[int, int, int]]:
+        """Its charge as straight pieces up to a time: when each begins, the charge then, and what
+        it loses a nanosecond, both in the units of the capacity. An empty battery stays empty."""
+        found = list[tuple[int, int, int]]()
+        ends = (*self._t[1:], to_ns)
+        for t_ns, end_ns, draw, left in zip(self._t, ends, self._draw, self._left, strict=True):
+            if t_ns > to_ns:
+                break
+            charge = min(left, self.capacity)
+            found.append((t_ns, charge, draw))
+            if draw > 0 and charge < draw * (end_ns - t_ns):
+                found.append((t_ns + charge // draw, 0, 0))
+        return found
+
 
 def volts(ratio: float) -> float:
     """Voltage at rest of a state of charge."""

@@ -68,9 +68,10 @@ def read(reader: Reader, acks: Acks, t_ns: int) -> list[Listed]:
 def build(session: Session) -> None:
     """What is on, and what was."""
     say = session.say
-    acks = Acks(session.reader.path)
+    acks = session.acks
     found: dict[str, Listed] = {}
     may = session.role == OPERATOR
+    barred = _barred(session) if may else ""
 
     def chosen(key: str) -> None:
         if key in found:
@@ -91,7 +92,7 @@ def build(session: Session) -> None:
         with past:
             past_table = Table(columns, chosen)
         if may:
-            Text(say("alarm.how"), "v-note", "p")
+            Text(barred or say("alarm.how"), "v-note", "p")
 
     async def update() -> None:
         t_ns = session.t_ns
@@ -145,6 +146,12 @@ def _entry(key: str, one: Listed, session: Session, t_ns: int) -> Entry:
     )
 
 
+def _barred(session: Session) -> str:
+    """Why nothing can be acknowledged here; empty: it can. Looks at the file system."""
+    place = session.acks.hindrance()
+    return "" if place is None else session.say("alarm.barred", place=place)
+
+
 def _show(session: Session, acks: Acks, one: Listed, *, may: bool) -> None:
     """One alarm: all that is known of it; for an operator the button that says it was seen."""
     say, span = session.say, one.span
@@ -169,12 +176,13 @@ def _show(session: Session, acks: Acks, one: Listed, *, may: bool) -> None:
                 Text(say(key), "", "dt")
                 Text(text, "", "dd")
         note = None
-        if may and one.ack is None:
+        barred = _barred(session) if may and one.ack is None else ""
+        if may and one.ack is None and not barred:
             note = box("v-note-field", "textarea")
             note.props["maxlength"] = LONGEST_NOTE
             note.props["placeholder"] = note.props["aria-label"] = say("alarm.note")
             note.props["rows"] = 2
-        trouble = Text("", "v-bad", "p")
+        trouble = Text(barred, "v-bad", "p")
         with box("v-actions"):
             path = path_of(span.asset)
             panels.link(session, say("truth.go"), panels.place_of(path), path).on(
@@ -201,6 +209,9 @@ def _show(session: Session, acks: Acks, one: Listed, *, may: bool) -> None:
                     dialog.close()
 
                 button(say("alarm.acknowledge"), "v-primary", give)
+            elif barred:
+                off = button(say("alarm.acknowledge"), "v-primary", dialog.close, title=barred)
+                off.props["disabled"] = True
             button(say("close"), "", dialog.close)
     dialog.on("hide", dialog.delete)
     dialog.open()

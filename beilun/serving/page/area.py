@@ -148,7 +148,7 @@ def entry(one: Standing, session: Session, t_ns: int) -> Entry:
         Cell(f"! {alarms}" if one.alarms else alarms, "bad" if one.alarms else "muted"),
         _age(figure, session, t_ns),
     )  # fmt: skip
-    return Entry(path, cells, panels.address(panels.place_of(path), path))
+    return Entry(path, cells, session.address(panels.place_of(path), path))
 
 
 def _doing(one: Standing, session: Session, t_ns: int) -> tuple[Cell, Cell]:

@@ -61,7 +61,6 @@ TRACES = (
     Trace("power", ("power_kw",)),
     Trace("battery", ("battery_ratio",)),
 )
-_UNITS = {"degC": "°C", "1": "%"}
 
 
 class Doing(NamedTuple):
@@ -199,8 +198,8 @@ def drawn(
         low, high = info.limits[trace.channels[0]]
         band = charts.Band(low * scale, high * scale)
     return charts.history(
-        lines, span, clock, look, unit=_UNITS.get(unit, unit), band=band,
-        marks=marks_of(session.reader, span), zoom=False,
+        lines, span, clock, look, band=band, marks=marks_of(session.reader, span), zoom=False,
+        unit="%" if unit == "1" else words.unit(unit, session.language),
     )  # fmt: skip
 
 

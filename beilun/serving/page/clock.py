@@ -13,8 +13,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlencode
 
 from beilun.serving.access import ANYBODY, Viewer
+from beilun.serving.acks import Acks
 from beilun.serving.page import words
 from config.units import NS_PER_S, parse_duration, parse_time
 
@@ -118,8 +120,15 @@ class Session:
         language: str = "en",
         dark: bool = True,
         other: "Reader | None" = None,
+        acks: Acks | None = None,
+        keep: Mapping[str, str] | None = None,
     ) -> None:
         self.reader = reader
+        self.acks = acks or Acks(reader.path)
+        """Who acknowledged which alarm of this recording."""
+        self.keep = dict(keep or {})
+        """What of the address stays whichever view is open: the recording, if it is not the one the
+        server was started with, and the one it is compared with."""
         self.other = other
         """The recording that this one is compared with."""
         self.viewer = viewer
@@ -175,6 +184,11 @@ class Session:
     def kpi(self, name: str) -> str:
         """What people call a KPI."""
         return words.kpi(name, self.language)
+
+    def address(self, path: str, focus: str = "", **more: str) -> str:
+        """A link to a view about something, in this recording."""
+        query = ({"at": focus} if focus else {}) | self.keep | more
+        return path + (f"?{urlencode(query, safe=':/')}" if query else "")
 
     def go(self, path: str, focus: str = "") -> None:
         """Open another view, about an asset or group."""
@@ -275,6 +289,10 @@ class Asked(NamedTuple):
     focus: str
     t_ns: int | None
     window: str
+    recording: str = ""
+    """Name of one that is not the one the server was started with."""
+    other: str = ""
+    """The same, of the one it is compared with."""
 
 
 def asked(query: Mapping[str, str]) -> Asked:
@@ -284,4 +302,6 @@ def asked(query: Mapping[str, str]) -> Asked:
         t_ns = parse_time(query["t"]) if "t" in query else None
     except ValueError:
         t_ns = None
-    return Asked(query.get("at", ""), t_ns, query.get("w", ""))
+    return Asked(
+        query.get("at", ""), t_ns, query.get("w", ""), query.get("r", ""), query.get("c", "")
+    )

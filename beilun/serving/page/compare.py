@@ -286,7 +286,7 @@ def difference(pair: Pair, language: str) -> tuple[str, str]:
 
 
 def _is_share(row: Row) -> bool:
-    return row.unit == "1" and row.kpi not in panels.INDICES
+    return words.is_share(row.kpi, row.unit)
 
 
 def _called(session: Session, reader: "Reader") -> str:
@@ -315,8 +315,8 @@ class _Head:
         """Both values and what lies between them."""
         language = self._session.language
         for text, row in ((self._here, pair.here), (self._other, pair.other)):
-            number, _ = words.quantity(row.value, row.unit, language, short=True)
-            text.text = f"{number}%" if row.unit == "1" else number
+            number, _ = words.quantity(row.value, row.unit, language, kpi=row.kpi, short=True)
+            text.text = f"{number}%" if _is_share(row) and row.value is not None else number
         said, tone = difference(pair, language)
         self._sign.text = said
         panels.tone(self._sign, tone)

@@ -17,7 +17,6 @@ from beilun.serving.page.tiles import STALE_WINDOWS, band_of, is_group, path_of,
 from beilun.serving.page.truth_view import Judged
 from beilun.serving.reading import Reader
 from config.units import NS_PER_S
-from edge import kpis
 from edge.rows import ORDER_NUMBER, Row
 from ingest.messages import Asset
 
@@ -144,11 +143,10 @@ class KpiPanel:
         row, language = one.row, self._session.language
         end_ns = row.window_start_ns + row.window_length_ns
         stale = t_ns - end_ns > STALE_WINDOWS * row.window_length_ns
-        known = kpis.load().get(row.kpi)
         name = self._session.kpi(row.kpi)
         here = row.kpi == self._kpi
         cells = [
-            Cell(f"▸ {name}" if here else name, title=known.summary if known else row.kpi),
+            Cell(f"▸ {name}" if here else name, title=words.summary(row.kpi, language)),
             Cell(panels.value(row.kpi, row.value, row.unit, language), "muted" if stale else ""),
             Cell(words.age(t_ns - end_ns, language), "warn" if stale else "muted"),
         ]
@@ -162,7 +160,7 @@ class KpiPanel:
         clock, look = charts.clock_of(reader.zone, t_ns), panels.look(session)
         if row is None:
             return charts.history([], span, clock, look)
-        share = row.unit == "1" and row.kpi not in panels.INDICES
+        share = words.is_share(row.kpi, row.unit)
         window, scale = session.window, 100.0 if share else 1.0
         rows = reader.history(asset, row.kpi, window, span.from_ns, t_ns)
         ours = [(r.window_start_ns, r.window_length_ns, r.value) for r in rows]

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 KPIS: Mapping[str, tuple[str, str]] = {
     "actual_to_planned_scrap": ("Actual to planned scrap", "实际与计划废品比"),
+    "agv_battery_mean": ("AGV battery, mean", "AGV 平均电量"),
+    "agv_battery_min": ("AGV battery, least", "AGV 最低电量"),
     "agv_empty_ratio": ("AGV empty running", "AGV 空驶率"),
     "agv_mission_time": ("AGV mission time", "AGV 任务时间"),
     "agv_utilisation": ("AGV utilisation", "AGV 利用率"),

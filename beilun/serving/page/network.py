@@ -212,7 +212,7 @@ class _Reporters:
             share = _value(rows, f"{way}_within_10ms")
             cells.append(within_cell(share, self._least, language))
         path = path_of(info.asset)
-        return Entry(path, tuple(cells), panels.address("/asset", path))
+        return Entry(path, tuple(cells), self._session.address("/asset", path))
 
 
 def _value(rows: Mapping[str, Row], kpi: str) -> float | None:
@@ -269,7 +269,7 @@ class _Service:
                 Cell(panels.count(failures)),
             )
             order = (2.0 if up is None else up, 2.0 if share is None else share, path)
-            lines.append((order, Entry(path, cells, panels.address("/asset", path))))
+            lines.append((order, Entry(path, cells, session.address("/asset", path))))
         self._table.show([line for _, line in sorted(lines, key=lambda line: line[0])])
 
 

@@ -244,7 +244,7 @@ class _Overview:
 
 def _doing(at: "Place") -> str:
     if at.waiting:
-        return "blocked"
+        return "waiting"
     if at.charging:
         return "charging"
     return "driving" if at.driving else "standing"

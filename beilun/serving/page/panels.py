@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from functools import partial
 from typing import NamedTuple, cast
-from urllib.parse import urlencode
 
 from nicegui.element import Element
 
@@ -20,10 +19,7 @@ from beilun.serving.page.clock import Session
 from beilun.serving.page.echart import EChart
 from beilun.serving.page.shell import Text, box, button, palette
 from config.units import NS_PER_S
-from edge.kpis import capability
 
-INDICES = frozenset(kpi.name for kpi in capability.KPIS)
-"""KPIs of unit 1 that are no shares."""
 TONES = ("good", "warn", "bad", "muted", "")
 
 
@@ -233,11 +229,6 @@ class Chart:
 # where one is -----------------------------------------------------------------------------------
 
 
-def address(path: str, focus: str = "") -> str:
-    """A link to a view about something."""
-    return path + (f"?{urlencode({'at': focus}, safe='/')}" if focus else "")
-
-
 def place_of(focus: str) -> str:
     """Which view is about it: ``/asset`` of a machine, ``/area`` of a group of them."""
     return "/asset" if focus.count("/") >= 3 else "/area"
@@ -260,7 +251,7 @@ def crumbs(session: Session, focus: str) -> None:
 def link(session: Session, text: str, path: str, focus: str = "") -> Text:
     """A link to a view, which the browser may also open in another tab."""
     made = Text(text, "v-link", "a")
-    made.props["href"] = address(path, focus)
+    made.props["href"] = session.address(path, focus)
     made.on(
         "click", lambda: session.go(path, focus), args=[],
         js_handler="(e) => {if (!e.ctrlKey && !e.metaKey) {e.preventDefault(); emit()}}",
@@ -296,12 +287,8 @@ class Switch:
 
 
 def value(kpi: str, number: float | None, unit: str, language: str) -> str:
-    """A KPI's value for people. Capability indices have no unit and are no shares."""
-    if number is None:
-        return console.NO_DATA
-    if kpi in INDICES:
-        return console.number(number)
-    return words.text_of(number, unit, language)
+    """A KPI's value for people, or with no KPI that of anything."""
+    return words.text_of(number, unit, language, kpi=kpi)
 
 
 def ms(number: float | None, language: str) -> str:

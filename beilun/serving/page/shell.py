@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
@@ -34,7 +34,7 @@ from config.units import NS_PER_S, format_time
 if TYPE_CHECKING:
     from nicegui.events import GenericEventArguments
 
-    from beilun.serving.reading import Reader
+    from beilun.serving.library import Found, Library
 
 _log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
@@ -42,6 +42,10 @@ _ROOMS = ("overview", "area", "asset", "network", "health", "alarms_view", "trut
 """Files with views, in the order of their digits."""
 _ALARMS = "/alarms"
 _PERIOD_S = 0.25
+_TOLD_S = 2.0
+"""How often the address follows a replay that plays."""
+_NEWS_S = 3.0
+"""How often it is looked whether a newer run has begun."""
 _MINUTE_NS = 60 * NS_PER_S
 _YEAR_S = 365 * 86_400
 
@@ -258,14 +262,21 @@ def views() -> tuple[View, ...]:
 class _Frame:
     """Header, view and bar of one tab."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, library: "Library", trouble: str = "") -> None:
         self.session = session
+        self.library = library
+        self.amiss = trouble
+        """What is wrong with the address itself."""
+        self.newer = self.declined = ""
+        """Name of a run that has begun since, and of the last one that nobody wanted."""
         self.theme = ui.dark_mode(session.dark)
         self.root = box("b-shell")
-        self._last = monotonic()
+        self._last = self._told = monotonic()
         session.open_at = self.open
         self.draw()
         self.timer = ui.timer(_PERIOD_S, self._tick)
+        if not session.viewer.limited:
+            ui.timer(_NEWS_S, self._look_for_newer)
 
     # what there is
 
@@ -277,18 +288,20 @@ class _Frame:
         ui.page_title(session.say("title", site=session.reader.site or session.reader.name))
         with self.root:
             self.wire = _Wire(
-                keys=" ghjklmntwr?+=-<>0123456789",
+                keys=" ghjklmnotwr?+=-<>0123456789",
                 lost=(session.say("lost.title"), session.say("lost.text")),
                 language="zh-CN" if session.language == "zh" else "en",
             )
             self.wire.on("key", self._on_key)
             self.wire.on("place", self._on_place)
             self._draw_header()
-            self.trouble = Text("", "b-trouble", "p")
+            self.trouble = Text(self.amiss, "b-trouble", "p")
             self.trouble.props["role"] = "alert"
+            self._draw_news()
             self.view = box("b-view", "main")
             self._draw_bar()
             self.help = self._draw_help()
+            self.runs = self._draw_runs()
         session.on_tick(self._show, lasting=True)
         session.on_tick(self._count_alarms, lasting=True)
         self._fill()
@@ -313,6 +326,8 @@ class _Frame:
                     role = session.say(f"role.{session.role}")
                     button(f"{session.viewer.name} · {role}", "b-role", self._sign_out,
                            title=session.say("sign_out"))  # fmt: skip
+                if not session.viewer.limited:
+                    button("▤", "b-runs", self._open_runs, title=session.say("runs"))
                 self.window = Choice(
                     {name: session.say("tile.per", window=name) for name in session.reader.windows},
                     session.window, self._choose_window, title=session.say("window"),
@@ -320,14 +335,14 @@ class _Frame:
                 button(session.say("language"), "", self.switch_language,
                        title=session.say("language.tip"))  # fmt: skip
                 button("◐", "", self.switch_theme, title=session.say("theme"))
-                button("?", "", self._open_help, title=session.say("help"))
+                button("?", "b-keys-button", self._open_help, title=session.say("help"))
 
     def _listed(self) -> list[tuple[int, View]]:
         return list(enumerate((view for view in views() if view.listed), 1))
 
     def _link(self, number: int, view: View) -> Element:
         link = box("b-link", "a")
-        link.props["href"] = view.path
+        link.props["href"] = self.session.address(view.path)
         with link:
             Text(view.icon, "b-icon").props["aria-hidden"] = "true"
             Text(self.session.say(view.title))
@@ -358,11 +373,14 @@ class _Frame:
     def _draw_help(self) -> ui.dialog:
         say = self.session.say
         listed = self._listed()
-        rows = (
+        rows: tuple[tuple[str, str], ...] = (
             ("Space", "key.space"), ("← →", "key.arrows"), ("+ −", "key.plus"),
             ("Home End", "key.home"), ("G", "key.g"), ("W", "key.w"), ("T", "key.t"),
-            ("L", "key.l"), (f"1–{len(listed)}", "key.digits"), ("?", "key.help"),
+            ("L", "key.l"), (f"1–{len(listed)}", "key.digits"), ("O", "key.o"), ("N", "key.n"),
+            ("?", "key.help"),
         )  # fmt: skip
+        if self.session.viewer.limited:
+            rows = tuple(row for row in rows if row[1] not in ("key.o", "key.n"))
         with ui.dialog() as dialog, box("b-help"):
             Text(say("help"), "b-title", "h2")
             with box("b-keys", "dl"):
@@ -373,6 +391,76 @@ class _Frame:
                     Text(say(key), tag="dd")
             button(say("close"), "", dialog.close)
         return dialog
+
+    def _draw_news(self) -> None:
+        """That a newer run has begun; hidden until one has."""
+        say = self.session.say
+        self.news = box("b-news")
+        self.news.props["role"] = "status"
+        with self.news:
+            self.news_text = Text("")
+            self.news_link = Text(say("runs.newer_open"), "b-button", "a")
+            button("×", "", self._decline, title=say("close"))
+        self._show_news()
+
+    def _show_news(self) -> None:
+        wanted = bool(self.newer) and self.newer not in (self.declined, self.session.reader.name)
+        self.news.set_visibility(wanted)
+        if wanted:
+            self.news_text.text = self.session.say("runs.newer", name=self.newer)
+            mark(self.news_link, "href", self._address_of(self.newer))
+
+    async def _look_for_newer(self) -> None:
+        self.newer = await asyncio.to_thread(self.library.newest)
+        self._show_news()
+
+    def _decline(self) -> None:
+        self.declined = self.newer
+        self._show_news()
+
+    def _draw_runs(self) -> ui.dialog:
+        """The recordings there are; what is in the list is put there when it is opened."""
+        say = self.session.say
+        with ui.dialog() as dialog, box("b-help"):
+            Text(say("runs"), "b-title", "h2")
+            with box("b-scroll"):
+                self.listed = box("b-list", "ul")
+            button(say("close"), "", dialog.close)
+        return dialog
+
+    async def _open_runs(self) -> None:
+        found = await asyncio.to_thread(self.library.list)
+        self.listed.clear()
+        with self.listed:
+            for each in found:
+                self._draw_run(each)
+            if not found:
+                Text(self.session.say("runs.none"), "b-muted", "li")
+        self.runs.open()
+
+    def _draw_run(self, found: "Found") -> None:
+        session, name = self.session, found.name
+        other = session.other
+        with box("", "li"):
+            here = name == session.reader.name
+            if here:
+                Text(name, "b-title")
+            else:
+                Text(name, "b-link", "a").props["href"] = self._address_of(name)
+            when = words.clock(found.written_ns, session.reader.zone)
+            Text(" ".join(when), "b-muted")
+            if here:
+                Text(session.say("runs.here"), "b-muted")
+            elif other is not None and name == other.name:
+                Text(session.say("runs.other"), "b-muted")
+            else:
+                with_it = Text(session.say("runs.compare"), "b-link", "a")
+                with_it.props["href"] = session.address("/compare", c=name)
+
+    def _address_of(self, name: str) -> str:
+        """Where this view shows another recording, at the end of that."""
+        other = {key: value for key, value in self.session.keep.items() if key == "c"}
+        return self.session.path + f"?{urlencode({'r': name} | other)}"
 
     def _marks(self) -> list[dict[str, Any]]:
         """What the scenario did to network and data, for the bar."""
@@ -410,12 +498,12 @@ class _Frame:
 
     def _address(self) -> str:
         session, clock = self.session, self.session.clock
-        query = {"at": session.focus} if session.focus else {}
+        query: dict[str, str] = {}
         if session.window != session.first_window:
             query["w"] = session.window
-        if not clock.following and not clock.playing:
-            query["t"] = format_time(clock.t_ns)
-        return session.path + (f"?{urlencode(query, safe=':/')}" if query else "")
+        if not clock.following:
+            query["t"] = format_time(clock.t_ns // NS_PER_S * NS_PER_S)
+        return session.address(session.path, session.focus, **query)
 
     def _on_place(self, event: "GenericEventArguments") -> None:
         """The person went back or on in the browser's history."""
@@ -482,7 +570,7 @@ class _Frame:
         self._show()
         self.wire.run_method("replace", self._address())
 
-    def _on_key(self, event: "GenericEventArguments") -> None:
+    async def _on_key(self, event: "GenericEventArguments") -> None:
         key, shift = str(event.args["key"]), bool(event.args["shift"])
         clock = self.session.clock
         far_ns = 60 * _MINUTE_NS if shift else _MINUTE_NS
@@ -510,6 +598,13 @@ class _Frame:
                 self.switch_theme()
             case "l":
                 self.switch_language()
+            case "o" if not self.session.viewer.limited:
+                if self.runs.value:
+                    self.runs.close()
+                else:
+                    await self._open_runs()
+            case "n" if self.news.visible:
+                ui.navigate.to(self._address_of(self.newer))
             case "?":
                 self.help.value = not self.help.value
             case _ if key.isdigit():
@@ -528,8 +623,12 @@ class _Frame:
             await self.session.tick(seconds)
         except Exception as error:  # the recording itself cannot be asked
             self.session.trouble = error
+        if self.session.clock.playing and now - self._told >= _TOLD_S:
+            # Whoever loads the page again, or is cut off for long, goes on from about here.
+            self._told = now
+            self.wire.run_method("replace", self._address())
         trouble = self.session.trouble
-        said = "" if trouble is None else self.session.say("trouble", why=trouble)
+        said = self.amiss if trouble is None else self.session.say("trouble", why=trouble)
         if said and said != self.trouble.text:
             # Once, and not four times a second; of what is no bug no traceback.
             bug = None if isinstance(trouble, BeilunError) else trouble
@@ -580,7 +679,7 @@ class _Frame:
 # the whole --------------------------------------------------------------------------------------
 
 
-def attach(reader: "Reader", *, compare: "Reader | None" = None) -> None:
+def attach(library: "Library") -> None:
     """Register the pages with NiceGUI; whoever runs it calls ``ui.run_with`` on a FastAPI app with
     ``tailwind=False, binding_refresh_interval=None``, behind ``gate.Gate``, which says who asks:
     without it everybody is let in as an operator."""
@@ -591,18 +690,36 @@ def attach(reader: "Reader", *, compare: "Reader | None" = None) -> None:
         wanted = asked(request.query_params)
         language = request.cookies.get("beilun_language", "en")
         viewer: Viewer = request.scope.get("state", {}).get("viewer") or ANYBODY
+        language = language if language in words.LANGUAGES else "en"
+        reader, other = library.served, library.compare
+        keep: dict[str, str] = {}
+        trouble = ""
+        for key, name in (("r", wanted.recording), ("c", wanted.other)):
+            if not name or viewer.limited:
+                continue
+            try:
+                found = library.lease(name)
+            except BeilunError as error:
+                trouble = str(error)
+                continue
+            on_delete = cast("Callable[..., None]", ui.context.client.on_delete)  # pyright: ignore[reportUnknownMemberType]
+            on_delete(partial(library.give_back, found))
+            keep[key] = name
+            reader, other = (found, other) if key == "r" else (reader, found)
         session = Session(
             viewer.narrowed(reader),
             viewer=viewer,
-            language=language if language in words.LANGUAGES else "en",
+            language=language,
             dark=request.cookies.get("beilun_theme", "dark") == "dark",
-            other=viewer.narrowed(compare) if compare is not None else None,
+            other=viewer.narrowed(other) if other is not None else None,
+            acks=library.acks(reader),
+            keep=keep,
         )
         session.path, session.focus = request.url.path, wanted.focus
         session.choose(wanted.window)
         if wanted.t_ns is not None:
             session.clock.seek(wanted.t_ns)
-        _Frame(session)
+        _Frame(session, library, trouble)
 
     for view in views():
         ui.page(view.path, favicon=STATIC / "favicon.svg")(page)

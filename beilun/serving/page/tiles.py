@@ -297,14 +297,16 @@ class Tile:
             with box("b-tile-foot"):
                 self._sign = Text("", "b-sign")
                 self._age = Text("", "b-age")
-        self._band = tile.band
+        self._kpi, self._band = tile.kpi, tile.band
         self._language = language
 
     def show(self, reading: Reading, t_ns: int) -> None:
         """What was read for the moment ``t_ns``."""
         session, band, say = self._session, self._band, self._session.say
-        number, unit = words.quantity(reading.value, reading.unit, self._language, short=True)
-        percent = reading.unit == "1" and reading.value is not None
+        number, unit = words.quantity(
+            reading.value, reading.unit, self._language, kpi=self._kpi, short=True
+        )
+        percent = reading.value is not None and words.is_share(self._kpi, reading.unit)
         self._number.text = f"{number}%" if percent else number
         self._unit.text = "" if percent or not reading.unit else unit
         if reading.value is None:

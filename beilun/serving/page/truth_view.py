@@ -124,7 +124,8 @@ def show(session: Session, row: Row, window: str) -> None:
         Text(f"{session.kpi(row.kpi)} · {path_of(row.asset)}", "v-title", "h2")
         known = kpis.load().get(row.kpi)
         if known is not None:
-            Text(known.summary, "v-muted", "p")
+            if (told := words.summary(row.kpi, language)) != row.kpi:
+                Text(told, "v-muted", "p")
             Text(f"{known.formula}   [{known.clause}]", "v-code", "code")
         facts = box("v-facts", "dl")
         chart = Chart("v-chart", title=say("truth.history"))
@@ -198,7 +199,7 @@ def error_history(session: Session, row: Row, window: str, t_ns: int) -> charts.
         )
     }
     clock, look = charts.clock_of(reader.zone, t_ns), panels.look(session)
-    share = row.unit == "1" and row.kpi not in panels.INDICES
+    share = words.is_share(row.kpi, row.unit)
     scale = 100.0 if share else 1.0
     errors: list[charts.Value] = []
     upper: list[charts.Value] = []

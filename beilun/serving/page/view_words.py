@@ -191,6 +191,7 @@ VIEW_WORDS: Mapping[str, tuple[str, str]] = {
     "hop.rows": ("Rows", "指标行"),
     "hop.feed": ("Feed", "推送"),
     "hop.store": ("Store", "存储"),
+    "hop.webhook": ("Webhook", "网络回调"),
     # pipeline
     "health.ledger": ("Where every message went", "每条消息的去向"),
     "health.sum": ("Messages", "消息"),
@@ -259,6 +260,11 @@ VIEW_WORDS: Mapping[str, tuple[str, str]] = {
     "alarm.acknowledge": ("Acknowledge", "确认"),
     "alarm.note": ("Note (optional)", "备注（可选）"),
     "alarm.how": ("Choose an alarm to acknowledge it.", "选择一条报警以确认。"),
+    "alarm.barred": (
+        "Nothing can be acknowledged here: {place} cannot be written to. Start the server with"
+        " --acks and a folder that can.",
+        "此处无法确认报警：{place} 不可写。请用 --acks 指定一个可写的文件夹启动服务。",
+    ),
     "severity.critical": ("critical", "严重"),
     "severity.warning": ("warning", "警告"),
     "severity.info": ("info", "提示"),

@@ -12,6 +12,7 @@ from beilun import console
 from beilun.serving.page.kpi_words import KPIS
 from beilun.serving.page.view_words import VIEW_WORDS
 from config.units import NS_PER_S
+from edge import kpis
 
 LANGUAGES: Mapping[str, str] = {"en": "English", "zh": "中文"}
 """Code to what speakers call it; the first is the default."""
@@ -40,6 +41,14 @@ _SHELL: dict[str, tuple[str, str]] = {
     "role.customer": ("Customer", "客户"),
     "alarms.standing": ("{n} alarms stand", "当前报警 {n} 条"),
     "sign_out": ("Sign out", "退出登录"),
+    # recordings
+    "runs": ("Recordings", "运行记录"),
+    "runs.compare": ("Compare", "对比"),
+    "runs.here": ("shown", "当前"),
+    "runs.other": ("compared", "对照"),
+    "runs.none": ("There is no other recording here.", "此处没有其他运行记录。"),
+    "runs.newer": ("A newer run has begun: {name}", "新的运行已开始：{name}"),
+    "runs.newer_open": ("Open it (N)", "打开（N）"),
     "seed": ("seed {seed}", "种子 {seed}"),
     # replay bar
     "bar.play": ("Play", "播放"),
@@ -63,6 +72,8 @@ _SHELL: dict[str, tuple[str, str]] = {
     "key.t": ("light or dark", "浅色或深色"),
     "key.l": ("English or Chinese", "英文或中文"),
     "key.digits": ("open a view", "打开视图"),
+    "key.o": ("list of recordings", "运行记录列表"),
+    "key.n": ("open a newer run, where one has begun", "新的运行开始后打开它"),
     "key.help": ("this list", "显示本列表"),
     "close": ("Close", "关闭"),
     # tiles
@@ -91,7 +102,7 @@ _SHELL: dict[str, tuple[str, str]] = {
     "map.empty": ("empty", "空载"),
     "map.driving": ("driving", "行驶中"),
     "map.standing": ("standing", "停止"),
-    "map.blocked": ("blocked", "受阻"),
+    "map.waiting": ("waits for others", "等待让行"),
     "map.charging": ("charging", "充电中"),
     "map.link": ("{share} ≤ 10 ms", "{share} ≤ 10 毫秒"),
     "map.cell": ("radio cell {name}", "小区 {name}"),
@@ -186,6 +197,31 @@ _UNITS: Mapping[str, tuple[str, str]] = {
     "{cycle}": ("cycles", "个循环"),
     "{run}": ("runs", "段"),
     "A": ("A", "安"),
+    "ns": ("ns", "纳秒"),
+    "mm": ("mm", "毫米"),
+    "km": ("km", "千米"),
+    "kg": ("kg", "千克"),
+    "degC": ("°C", "摄氏度"),
+    "Cel": ("°C", "摄氏度"),
+    "kN": ("kN", "千牛"),
+    "N": ("N", "牛"),
+    "bar": ("bar", "巴"),
+    "mbar": ("mbar", "毫巴"),
+    "MPa": ("MPa", "兆帕"),
+    "kPa": ("kPa", "千帕"),
+    "V": ("V", "伏"),
+    "W": ("W", "瓦"),
+    "kW": ("kW", "千瓦"),
+    "kWh": ("kWh", "千瓦时"),
+    "kW.h": ("kWh", "千瓦时"),
+    "kg/kWh": ("kg/kWh", "千克/千瓦时"),
+    "rad": ("rad", "弧度"),
+    "rad/s": ("rad/s", "弧度/秒"),
+    "m/s2": ("m/s²", "米/秒²"),
+    "1/min": ("/min", "次/分"),
+    "Hz": ("Hz", "赫兹"),
+    "%": ("%", "%"),
+    "CNY": ("CNY", "元"),
 }
 
 
@@ -233,11 +269,23 @@ def unit(ucum: str, language: str) -> str:
     return _pick(_UNITS[ucum], language) if ucum in _UNITS else ucum
 
 
+def is_share(name: str, ucum: str) -> bool:
+    """Whether a KPI, or with no name any quantity, is shown in percent. A pure number of a KPI that
+    is not shipped is taken for a share, as most are.
+
+    >>> is_share("oee", "1"), is_share("diameter_cpk", "1"), is_share("line_speed", "m/s")
+    (True, False, False)
+    """
+    known = kpis.load().get(name)
+    return ucum == "1" if known is None else known.is_share
+
+
 def quantity(
-    value: float | None, ucum: str, language: str, *, short: bool = False
+    value: float | None, ucum: str, language: str, *, kpi: str = "", short: bool = False
 ) -> tuple[str, str]:
-    """Number and unit for people, to three significant digits; shares in percent. ``short``: large
-    numbers in thousands or millions (Chinese: in 万 or 亿), for where they must be large to read.
+    """Number and unit for people, to three significant digits; shares in percent. Of a ``kpi`` it
+    is known whether it is one. ``short``: large numbers in thousands or millions (Chinese: in 万 or
+    亿), for where they must be large to read.
 
     >>> quantity(0.7135, "1", "en"), quantity(514_233.0, "{CNY}/{person}/a", "en")
     (('71.3', '%'), ('514,000', 'CNY/person/year'))
@@ -245,8 +293,10 @@ def quantity(
     (('514k', 'days'), ('51.4万', '天'))
     >>> quantity(0.99984, "1", "en"), quantity(None, "m/s", "zh")
     (('99.98', '%'), ('–', '米/秒'))
+    >>> quantity(1.333, "1", "en", kpi="diameter_cpk")
+    ('1.33', '')
     """
-    if ucum == "1":
+    if is_share(kpi, ucum):
         return console.number(None if value is None else value * 100), "%"
     if value is None or abs(value) < 10_000:
         return console.number(value), unit(ucum, language)
@@ -257,9 +307,21 @@ def quantity(
     return console.number(value / size) + sign, unit(ucum, language)
 
 
-def text_of(value: float | None, ucum: str, language: str) -> str:
-    """The same in one piece, like ``71.3 %``."""
-    return " ".join(part for part in quantity(value, ucum, language) if part)
+def text_of(value: float | None, ucum: str, language: str, *, kpi: str = "") -> str:
+    """The same in one piece, like ``71.3 %``; a dash where there is no value.
+
+    >>> text_of(0.7135, "1", "en"), text_of(21.0, "degC", "en"), text_of(None, "1", "en")
+    ('71.3 %', '21.0 °C', '–')
+    """
+    if value is None:
+        return console.NO_DATA
+    return " ".join(part for part in quantity(value, ucum, language, kpi=kpi) if part)
+
+
+def summary(name: str, language: str) -> str:
+    """What a KPI is, in a sentence, where the language has one; else its name in the API."""
+    known = kpis.load().get(name)
+    return known.summary if known is not None and language == "en" else name
 
 
 def age(ns: int, language: str) -> str:

@@ -23,6 +23,24 @@ export default {
         path: location.pathname,
         query: Object.fromEntries(new URLSearchParams(location.search)),
       });
+    // Whoever was signed out elsewhere, or whose token is gone, has lost the socket for good.
+    this.onLost = async () => {
+      try {
+        const said = await (await fetch("/sign-in/state")).json();
+        if (said.signed_in) return;
+        const next = encodeURIComponent(location.pathname + location.search);
+        location.assign(`/sign-in?next=${next}`);
+      } catch {
+        // The server is away: nobody knows.
+      }
+    };
+    // The socket is made once everything on the page is there.
+    this.waiting = setInterval(() => {
+      if (!window.socket) return;
+      clearInterval(this.waiting);
+      window.socket.on("disconnect", this.onLost);
+      window.socket.on("connect_error", this.onLost);
+    }, 100);
     window.addEventListener("keydown", this.onKey);
     window.addEventListener("click", this.onClick);
     window.addEventListener("popstate", this.onPop);
@@ -30,6 +48,9 @@ export default {
     document.querySelectorAll("#popup span").forEach((span, i) => (span.textContent = this.lost[i]));
   },
   unmounted() {
+    clearInterval(this.waiting);
+    window.socket?.off("disconnect", this.onLost);
+    window.socket?.off("connect_error", this.onLost);
     window.removeEventListener("keydown", this.onKey);
     window.removeEventListener("click", this.onClick);
     window.removeEventListener("popstate", this.onPop);
