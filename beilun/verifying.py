@@ -11,16 +11,19 @@ Theory of operation
                                        cut ▲
 
 There is no broker and no file; decoder and engine are those of any run, with the windows above and
-the KPIs that are claimed. The warm-up is found after all seeds have run (``steady``). A value is
-the KPI over the whole steady stretch as the engine computes it, not a mean of daily values: a ratio
-such as WIP over throughput is then that of the sums. Scenarios that are compared run with the same
-seeds, and every stream of dice belongs to a device, so differences are taken seed by seed.
+the KPIs that are claimed; what assets say that have none of these is not read. The warm-up is found
+after all seeds have run (``steady``). A value is the KPI over the whole steady stretch as the
+engine computes it, not a mean of daily values: a ratio such as WIP over throughput is then that of
+the sums. Scenarios that are compared run with the same seeds, and every stream of dice belongs to a
+device, so differences are taken seed by seed.
 """
 
+import gc
 import os
 import signal
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -28,6 +31,7 @@ from math import gcd
 from multiprocessing import get_context, parent_process
 from multiprocessing.synchronize import Event
 from threading import Thread
+from typing import TYPE_CHECKING
 
 from beilun.offline import RUN, make_factory
 from beilun.steady import BATCH, FEWEST, Estimate, WarmUp, estimate, warm_up
@@ -40,11 +44,16 @@ from config.units import NS_PER_DAY, format_duration
 from config.windows import Span
 from edge import kpis
 from edge.engine import Engine
+from edge.kpi import Kpi
 from edge.policy import Policy
 from edge.rows import Row
+from ingest import topics
 from ingest.broker import die_with_parent
 from ingest.decode import Decoder
-from ingest.messages import Batch, Record, Reject
+from ingest.messages import Batch, Birth, Record, Reject
+
+if TYPE_CHECKING:
+    from simulator.factory import Made, ProgressAt
 
 Wanted = tuple[str, str]
 """A KPI, and a glob that means one asset."""
@@ -96,6 +105,62 @@ class Memory:
         return [record for low, high, record in self._kept if low <= last_ns and first_ns <= high]
 
 
+class Reader:
+    """Reads what KPIs are made of: all that assets say which have one of them, and from everybody
+    else births, how far a connection is, and one message at a time that somebody was heard of."""
+
+    def __init__(self, kpis: Sequence[Kpi]) -> None:
+        self._kpis = kpis
+        self._decoder = Decoder()
+        self._unread = set[str]()
+        """Topics of assets that have none of the KPIs, as their births say."""
+
+    def read(self, items: Iterable["Made | ProgressAt"]) -> list[Record]:
+        """The records of a chunk; of what is of no KPI only the last: that somebody was heard of
+        then has windows that end there make rows."""
+        records, passed = list[Record](), None
+        for item in items:
+            if item.topic in self._unread:
+                passed = item
+            else:
+                records += self._records(item)
+        return records if passed is None else records + self._records(passed)
+
+    def _records(self, item: "Made | ProgressAt") -> list[Record]:
+        read = self._decoder.receive(item.topic, item.payload, 0)
+        if isinstance(read, Reject):
+            raise RuntimeError(f"a message of our own cannot be read: {read.reason}")
+        for record in read:
+            if isinstance(record.message, Birth):
+                self._note(record.message)
+        return read
+
+    def _note(self, born: Birth) -> None:
+        said = {topics.of(born.asset, stream) for stream in topics.STREAMS if stream != "birth"}
+        if any(kpi.applies(born.kind, born.channels, born.limits) for kpi in self._kpis):
+            self._unread -= said
+        else:
+            self._unread |= said
+
+
+@contextmanager
+def _rarely_collecting() -> Generator[None]:
+    """Have the collector leave alone what is there, and look seldom at what comes: a run makes
+    hardly any cycles, but a collection looks at the whole factory."""
+    usual = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+        gc.unfreeze()
+
+
+_OBJECTS = 50_000
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One run to be made: all that a process must know."""
@@ -143,22 +208,17 @@ def observe(run: Run) -> Observed:
     scenario = run.scenario.model_copy(update={"seed": run.seed, "edge": edge})
     policy = Policy(edge.pane, (windows,), edge.lateness, edge.retention, edge.max_skew)
     known = kpis.load()
-    names = dict.fromkeys(kpi for kpi, _ in run.wanted)
+    made = [known[name] for name in dict.fromkeys(kpi for kpi, _ in run.wanted)]
     memory = Memory()
-    engine = Engine(policy, [known[name] for name in names], memory, run=RUN)
-    decoder = Decoder()
+    engine, reader = Engine(policy, made, memory, run=RUN), Reader(made)
     factory = make_factory(scenario, RUN)
     found: dict[tuple[Wanted, Span], Row] = {}
-    for chunk in factory.chunks(run.step_ns):
-        records: list[Record] = []
-        for item in chunk.in_order():
-            read = decoder.receive(item.topic, item.payload, 0)
-            if isinstance(read, Reject):
-                raise RuntimeError(f"a message of our own cannot be read: {read.reason}")
-            records += read
-        memory.keep(records)
-        engine.feed(records)
-        _sort_in(found, run.wanted, engine.advance())
+    with _rarely_collecting():
+        for chunk in factory.chunks(run.step_ns):
+            records = reader.read(chunk.in_order())
+            memory.keep(records)
+            engine.feed(records)
+            _sort_in(found, run.wanted, engine.advance())
     _sort_in(found, run.wanted, engine.finish())
 
     def values(wanted: Wanted, spans: Sequence[Span]) -> list[float | None]:

@@ -162,10 +162,22 @@ class Counter(Steps):
             self.settle(int(times[-1]))
         return super().at(times)
 
+    def times(self, after_ns: int, to_ns: int) -> Times:
+        """When it changed in ``(after_ns, to_ns]``."""
+        self.settle(to_ns)
+        return super().times(after_ns, to_ns)
+
     def between(self, after_ns: int, to_ns: int) -> list[tuple[int, int]]:
         """Entries in ``(after_ns, to_ns]``."""
         self.settle(to_ns)
         return super().between(after_ns, to_ns)
+
+
+def _moments(logs: Iterable[Steps], after_ns: int, to_ns: int) -> list[int]:
+    """When any of some logs changed in ``(after_ns, to_ns]``, each time once."""
+    times = np.unique(np.concatenate([steps.times(after_ns, to_ns) for steps in logs]))
+    plain: list[int] = times.tolist()
+    return plain
 
 
 class Flow:
@@ -287,7 +299,7 @@ class Flow:
         """All counts whenever one has changed."""
         span = (stretch.after_ns, stretch.to_ns)
         logs = (self.entered, self.left, self.scrapped, self.released, self.started, self.finished)
-        moves = sorted({t_ns for steps in logs for t_ns, _ in steps.between(*span)})
+        moves = _moments(logs, *span)
         return event_reports(self.asset, "flow", stretch, moves, self._columns(moves))
 
     def _columns(self, times_ns: Sequence[int]) -> dict[str, Sequence[float | int | None]]:
@@ -382,8 +394,7 @@ class Crew:
         changes = [np.array(plan, dtype=np.int64)]
         for unit in self._units:
             changes += [
-                np.array([t for t, _ in steps.between(after_ns, to_ns)], dtype=np.int64)
-                for steps in (unit.state, unit.maintenance, unit.order)
+                steps.times(after_ns, to_ns) for steps in (unit.state, unit.maintenance, unit.order)
             ]
         times = np.unique(np.concatenate(changes))
         if not len(times):
@@ -483,7 +494,7 @@ class Mes:
             out += event_reports(asset, "calendar", stretch, changes, planned)
         for unit in self._units:
             logs = (unit.order, unit.pri_ns, unit.psut_ns)
-            times = sorted({t for steps in logs for t, _ in steps.between(after_ns, to_ns)})
+            times = _moments(logs, after_ns, to_ns)
             out += event_reports(unit.asset, "orders", stretch, times, self._order(unit, times))
         out += [] if self.flow is None else self.flow.reports(stretch)
         out += self._lots.reports(stretch, self._units)

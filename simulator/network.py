@@ -19,6 +19,7 @@ so that a large layout is not said to be silent where nobody ever was.
 """
 
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -31,6 +32,7 @@ from ingest import bins
 from ingest.cells import LARGEST
 from ingest.messages import Asset, Times
 from simulator.device import PANE_NS, Columns, Ints
+from simulator.link.columns import narrowed
 from simulator.link.link import Link
 from simulator.link.profile import Cellular
 from simulator.wire import Unstamped
@@ -70,9 +72,8 @@ class Traffic(NamedTuple):
     """Messages that arrived, as columns."""
 
     arrival_ns: Times
-    delay_ns: Ints
-    hops_ns: Ints
-    """A row for each of ``HOPS``; they add up to the delay."""
+    parts_ns: NDArray[np.int32] | Ints
+    """The delay, and a row for each of ``HOPS``, which add up to it; in 4 bytes where all fit."""
     views: NDArray[np.int16]
     """A row for each of ``VIEWS``, number of the cell, slice and kind, and one for the direction: 1
     where it came down."""
@@ -154,10 +155,6 @@ class _Controlled:
         self.delays = Counts()
 
 
-_ROWS = 3 + len(HOPS) + len(VIEWS)
-"""Arrival, delay, hops, views, and whether it came down."""
-
-
 @dataclass(frozen=True, slots=True)
 class Born:
     """An asset of the network that is to be announced."""
@@ -194,7 +191,7 @@ class Monitor:
             tuple(cells), tuple(sorted(set(slices))), tuple(sorted(set(kinds)))
         )  # fmt: skip
         self._number = [{name: i for i, name in enumerate(names)} for names in self._names]
-        self._found: list[Ints] = []
+        self._found: deque[Traffic] = deque()
         self._tallies: list[Tally] = []
         self._last: Traffic | None = None
         """Of the last block, which the run may be cut short in."""
@@ -243,17 +240,20 @@ class Monitor:
             known.steps.extend(np.diff(arrival_ns, prepend=known.last_ns))
             known.delays.extend(arrival_ns - trace["sent_ns"][came])
             known.last_ns = int(arrival_ns[-1])
-        rows = np.empty((_ROWS, len(came)), dtype=np.int64)
-        np.subtract(trace["arrival_ns"], trace["sent_ns"], out=rows[1])
-        rows[0] = trace["arrival_ns"]
-        for row, parts in enumerate(HOPS.values(), 2):
-            rows[row] = trace[parts[0]]
+        parts_ns = np.empty((1 + len(HOPS), len(came)), dtype=np.int64)
+        np.subtract(trace["arrival_ns"], trace["sent_ns"], out=parts_ns[0])
+        for row, parts in enumerate(HOPS.values(), 1):
+            parts_ns[row] = trace[parts[0]]
             for part in parts[1:]:
-                rows[row] += trace[part]
-        rows[-4] = trace["cell"]
-        rows[-3], rows[-2] = self._number[SLICES][slice], self._number[KINDS][kind]
-        rows[-1] = down
-        self._found.append(rows if n == len(came) else rows[:, came])
+                parts_ns[row] += trace[part]
+        views = np.empty((len(VIEWS) + 1, len(came)), dtype=np.int16)
+        views[CELLS] = trace["cell"]
+        views[SLICES], views[KINDS] = self._number[SLICES][slice], self._number[KINDS][kind]
+        views[-1] = down
+        found = Traffic(trace["arrival_ns"].copy(), parts_ns, views)
+        if n < len(came):
+            found = _those(found, came)
+        self._found.append(found._replace(parts_ns=narrowed(found.parts_ns)))
 
     def reports(self, end_ns: int) -> tuple[list[Born], list[Columns]]:
         """What arrived before a time and was not reported yet: cells seen for the first time, and
@@ -261,13 +261,7 @@ class Monitor:
         if self._last is not None and len(self._last.arrival_ns):
             self._tallies.append(self._tally(self._last))
         self._last = None  # before more is gathered: a pane of a large plant is some 100 MB
-        whole = np.concatenate([np.empty((_ROWS, 0), dtype=np.int64), *self._found], axis=1)
-        self._found.clear()
-        due = whole[0] < end_ns
-        self._found = [whole[:, ~due]]
-        whole = whole[:, due]
-        traffic = Traffic(whole[0], whole[1], whole[2:-4], whole[-4:].astype(np.int16))
-        self._last = traffic
+        traffic = self._last = self._due(end_ns)
         cells = traffic.views[CELLS]
         born: list[Born] = []
         found: list[int] = np.unique(cells).tolist()
@@ -278,6 +272,29 @@ class Monitor:
             asset, kind = self._asset(CELLS, self._names[CELLS][cell]), VIEWS[CELLS][1]
             born.append(Born(asset, kind, first_ns, self._report_ns(first_ns, end_ns)))
         return born, list(self._columns(traffic, end_ns)) if len(cells) else []
+
+    def _due(self, end_ns: int) -> Traffic:
+        """Take what arrived before a time; what is copied is let go of piece by piece."""
+        dues = [found.arrival_ns < end_ns for found in self._found]
+        n = sum(int(np.count_nonzero(due)) for due in dues)
+        shape = (1 + len(HOPS), n)
+        half = all(found.parts_ns.dtype == np.int32 for found in self._found)
+        traffic = Traffic(
+            np.empty(n, dtype=np.int64),
+            np.empty(shape, dtype=np.int32) if half else np.empty(shape, dtype=np.int64),
+            np.empty((len(VIEWS) + 1, n), dtype=np.int16),
+        )
+        low = 0
+        for due in dues:
+            found = self._found.popleft()
+            if not due.all():
+                self._found.append(_those(found, ~due))
+                found = _those(found, due)
+            high = low + len(found.arrival_ns)
+            for column, some in zip(traffic, found, strict=True):
+                column[..., low:high] = some
+            low = high
+        return traffic
 
     def posted(self, asset: Asset) -> Posted:
         """Messages of one asset that arrived."""
@@ -292,11 +309,9 @@ class Monitor:
         block that was reported."""
         tallies = list(self._tallies)
         if self._last is not None:
-            t_ns, delay_ns, hops_ns, views = self._last
-            before = t_ns < end_ns
+            before = self._last.arrival_ns < end_ns
             if before.any():
-                columns = (t_ns[before], delay_ns[before], hops_ns[:, before], views[:, before])
-                tallies.append(self._tally(Traffic(*columns)))
+                tallies.append(self._tally(_those(self._last, before)))
         none = np.empty(0, dtype=np.int64)
         hops_ns = np.empty((len(HOPS), 0), dtype=np.int64)
         parts = [Seen(none, none > 0, none.astype(np.int32), hops_ns, none)]
@@ -309,19 +324,19 @@ class Monitor:
         return Seen(*(np.concatenate(column, axis=-1) for column in zip(*parts, strict=True)))
 
     def _tally(self, traffic: Traffic) -> Tally:
-        t_ns, delay_ns, hops_ns, views = traffic
+        t_ns, parts_ns, views = traffic
         keys = (*views[::-1], t_ns // self.pane_ns)
         order = np.lexsort(keys)
         ranked = [key[order] for key in keys]
         changes = np.any([np.diff(key) != 0 for key in ranked], axis=0)
         firsts = np.concatenate(([0], np.flatnonzero(changes) + 1))
-        delay_ns = delay_ns[order]
+        delay_ns = parts_ns[0, order]
         small = int(delay_ns.max()) < 1 << 32
         return Tally(
             np.maximum(ranked[-1][firsts] * self.pane_ns, self._start_ns),
             views[:, order[firsts]],
             np.diff(firsts, append=len(order)).astype(np.int32),
-            np.add.reduceat(hops_ns[:, order], firsts, axis=1),
+            np.add.reduceat(parts_ns[1:, order], firsts, axis=1, dtype=np.int64),
             delay_ns.astype(np.uint32) if small else delay_ns,
         )
 
@@ -332,7 +347,7 @@ class Monitor:
         every_ns = self._every_ns
         first = int(traffic.arrival_ns.min()) // every_ns
         panes, pane = _dense(traffic.arrival_ns // every_ns - first)
-        number, bin_ = _dense(bins.bin_of(traffic.delay_ns))
+        number, bin_ = _dense(bins.bin_of(traffic.parts_ns[0].astype(np.int64)))
         *numbers_of, down = traffic.views
         there, views = zip(*map(_dense, numbers_of), strict=True)
         sizes = (len(panes), *map(len, there))
@@ -340,7 +355,7 @@ class Monitor:
         width = 2 * len(number)
         place = group * width + down.astype(np.int64) * len(number) + bin_
         counts = np.bincount(place, minlength=int(np.prod(sizes)) * width).reshape(*sizes, width)
-        sums = _sums(group, traffic.hops_ns, int(np.prod(sizes))).reshape(-1, *sizes)
+        sums = _sums(group, traffic.parts_ns[1:], int(np.prod(sizes))).reshape(-1, *sizes)
         for view, numbers in enumerate(there):
             present: list[int] = numbers.tolist()
             assets = [self._asset(view, self._names[view][n]) for n in present]
@@ -369,19 +384,24 @@ class Monitor:
         return min((t_ns // self._every_ns + 1) * self._every_ns, end_ns)
 
 
+def _those(traffic: Traffic, which: NDArray[np.bool_]) -> Traffic:
+    arrival_ns, parts_ns, views = traffic
+    return Traffic(arrival_ns[which], parts_ns[:, which], views[:, which])
+
+
 def _dense(values: NDArray[np.integer]) -> tuple[Ints, Ints]:
     """The distinct values of small whole numbers in order, and for each value its place there."""
     there = np.bincount(values) > 0
     return np.flatnonzero(there), (np.cumsum(there) - 1)[values]
 
 
-def _sums(group: Ints, values: Ints, groups: int) -> Ints:
+def _sums(group: Ints, values: NDArray[np.int32] | Ints, groups: int) -> Ints:
     """Exact sums of each row of values by group."""
     order = np.argsort(group.astype(np.uint16) if groups <= 1 << 16 else group, kind="stable")
     ordered = group[order]
     starts = np.concatenate(([0], np.flatnonzero(np.diff(ordered)) + 1))
     out = np.zeros((len(values), groups), dtype=np.int64)
-    out[:, ordered[starts]] = np.add.reduceat(values[:, order], starts, axis=1)
+    out[:, ordered[starts]] = np.add.reduceat(values[:, order], starts, axis=1, dtype=np.int64)
     return out
 
 

@@ -161,7 +161,10 @@ def trapezoid(
     enough to brake on.
     """
     distance = to_m - at_m
-    top = max(min(top, sqrt(max(distance * acceleration + 0.5 * speed * speed, 0.0))), speed)
+    square = distance * acceleration + 0.5 * speed * speed
+    peak = sqrt(square) if square > 0.0 else 0.0
+    top = peak if peak < top else top
+    top = speed if speed > top else top
     ramp_ns, brake_ns = ns((top - speed) / acceleration), ns(top / acceleration)
     ramp_m = (top * top - speed * speed) / (2.0 * acceleration)
     brake_m = top * top / (2.0 * acceleration)
@@ -187,12 +190,13 @@ class Drive:
 
     def at(self, t_ns: int) -> tuple[float, float]:
         """Distance driven and speed."""
-        pieces = self.pieces
+        pieces, end_m = self.pieces, self.way[-1][1]
         at = len(pieces) - 1
-        while at and pieces[at].t_ns > t_ns:
+        while at and pieces[at][0] > t_ns:
             at -= 1
         far, speed = pieces[at].after(t_ns)
-        return min(max(far, 0.0), self.way[-1][1]), max(speed, 0.0)
+        far = 0.0 if far < 0.0 else far
+        return end_m if end_m < far else far, 0.0 if speed < 0.0 else speed
 
     @property
     def end_ns(self) -> int:
@@ -399,6 +403,8 @@ class Agv:
         self.waited = Meter(now, 0, 1)
         """Time it stood for want of a base, in ns."""
         self.battery = Battery(now, spec.battery_ah, spec.start_ratio, spec.idle_a)
+        self._limit_ns = ns(spec.watchdog_ms / 1000)
+        self._lead_ns = ns(spec.base_lead_s)
         self._situation, self._since_ns = Situation(last_node=spec.node), now
         """As it was before the first entry of the log, and since when."""
         self._log: list[tuple[int, dict[str, Any]]] = []
@@ -409,6 +415,8 @@ class Agv:
         self._track = [(now, *floor.roads.place[spec.node])]
         """What the radio knows of where it goes."""
         self._is_tracked = floor.plant.radio is not None and not floor.draws_heartbeats
+        """Whether the radio is told where it goes. Where heartbeats are drawn, the law they are
+        drawn by was measured on the move, and the radio leaves the vehicle where it began."""
         self._inbox = self.env.event()
         self._woken = self.env.event()
         """What it waits for, if a new base would change that."""
@@ -616,8 +624,9 @@ class Agv:
             drive.change(plan)
             brakes_ns, stands_ns = plan[-2].t_ns, plan[-1].t_ns
             wants = head < stop
-            asks_ns = (brakes_ns - ns(spec.base_lead_s)) // NS_PER_MS * NS_PER_MS
-            self._tell(drive, from_ns, brakes_ns)
+            asks_ns = (brakes_ns - self._lead_ns) // NS_PER_MS * NS_PER_MS
+            if self._is_tracked:
+                self._tell(drive, from_ns, brakes_ns)
             if not self.driving.last:
                 self._rolls(driving=True)
             calm, grown_ns = self._foresees(from_ns, brakes_ns), None
@@ -641,7 +650,8 @@ class Agv:
                 return False
         if wants:
             self._wants(drive, mission)
-        self._tell(drive, brakes_ns, stands_ns)
+        if self._is_tracked:
+            self._tell(drive, brakes_ns, stands_ns)
         if wants:
             yield from self._until(ceil_ms(stands_ns))
             if self._head != head:
@@ -654,8 +664,8 @@ class Agv:
     def _foresees(self, from_ns: int, to_ns: int) -> bool:
         """Whether it is known now that nothing will be missed on the way from one time to another:
         then only its base can change what it means to do."""
-        down, limit_ns = self.control.down, ns(self.spec.watchdog_ms / 1000)
-        return down.foresees and down.quiet(from_ns, to_ns, limit_ns) is None
+        down = self.control.down
+        return down.foresees and down.quiet(from_ns, to_ns, self._limit_ns) is None
 
     def _grow(
         self, drive: Drive, mission: Mission, asks_ns: int, brakes_ns: int
@@ -707,7 +717,7 @@ class Agv:
     def _watch(self, to_ns: int) -> Generator[simpy.Event, Any, bool]:
         """Let time pass up to ``to_ns``, or until the base has grown, or until nothing was heard
         for too long: ``True``."""
-        env, down, limit_ns = self.env, self.control.down, ns(self.spec.watchdog_ms / 1000)
+        env, down, limit_ns = self.env, self.control.down, self._limit_ns
         if down.foresees or not self._asking:  # nobody sends it anything but heartbeats
             quiet_ns = down.quiet(env.now, to_ns, limit_ns)
             due_ns = to_ns if quiet_ns is None else quiet_ns
@@ -737,7 +747,8 @@ class Agv:
         still_ns = quiet_ns + ns(speed / brake)
         still = Piece(still_ns, far + speed * speed / (2.0 * brake), 0.0)
         drive.change([Piece(quiet_ns, far, speed, -brake), still])
-        self._tell(drive, quiet_ns, still_ns)
+        if self._is_tracked:
+            self._tell(drive, quiet_ns, still_ns)
         stands_ns = ceil_ms(still_ns)
         yield env.timeout(stands_ns - env.now)
         self._rolls(driving=False)
@@ -766,10 +777,7 @@ class Agv:
 
     def _tell(self, drive: Drive, from_ns: int, to_ns: int) -> None:
         """Tell the radio the track between two times, as it is decided now: the corners of the way,
-        and changes of speed by chords. Where heartbeats are drawn, the law they are drawn by was
-        measured on the move, and the radio leaves the vehicle where it began."""
-        if not self._is_tracked:
-            return
+        and changes of speed by chords."""
         cut_ns = ns(sqrt(8.0 * _CHORD_M / self.spec.acceleration_mps2))
         times = {to_ns}
         for piece, onward in pairwise(drive.pieces):

@@ -176,11 +176,12 @@ class Trims:
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         return zip(self.end_ns, self.cycle_ms, self.wait_us, strict=True)
 
-    def log(self, start_ns: Ints, begin_ns: Ints, end_ns: Ints) -> None:
-        """Cycles that asked, began and ended at these times."""
-        self.end_ns.frombytes(end_ns.tobytes())
-        self.cycle_ms.frombytes(((end_ns - start_ns + NS_PER_MS // 2) // NS_PER_MS).tobytes())
-        self.wait_us.frombytes(((begin_ns - start_ns + 500) // 1000).tobytes())
+    def log(self, start_ns: Sequence[int], begin_ns: Sequence[int], end_ns: Sequence[int]) -> None:
+        """Cycles that asked, began and ended at these times: a few of them."""
+        for start, begin, end in zip(start_ns, begin_ns, end_ns, strict=True):
+            self.end_ns.append(end)
+            self.cycle_ms.append((end - start + NS_PER_MS // 2) // NS_PER_MS)
+            self.wait_us.append((begin - start + 500) // 1000)
 
     def between(self, after_ns: int, to_ns: int) -> slice:
         """Which ended in ``(after_ns, to_ns]``."""
@@ -214,13 +215,14 @@ class Coming:
         again_at: Floats = grip[:, 0] + grip[:, 1] * np.mod(2.0 * where, 1.0)
         share = np.where(slips, again_at, where)
         again_ns = np.maximum(_ns(-spec.grip_lost_s * np.log1p(-again)), 1)
-        self.runs_ns = _ns(runs_s)
+        runs_ns, grips_ns = _ns(runs_s), np.where(slips, again_ns, 0)
+        self.runs_ns: list[int] = runs_ns.tolist()
         """How long each moves."""
-        self.breaks_ns = np.rint(share * self.runs_ns).astype(np.int64)
+        self.breaks_ns: list[int] = np.rint(share * runs_ns).astype(np.int64).tolist()
         """How far into the movement it is interrupted, if it is."""
-        self.grips_ns: Ints = np.where(slips, again_ns, 0)
+        self.grips_ns: list[int] = grips_ns.tolist()
         """How long it takes to grip again; 0 if the grip is not lost."""
-        self.takes_ns: list[int] = (self.runs_ns + self.grips_ns).tolist()
+        self.takes_ns: list[int] = (runs_ns + grips_ns).tolist()
         """How long it takes, but for a protective stop."""
         self.stops: list[bool] = stops.tolist()
         """Whether a protective stop comes."""
@@ -382,41 +384,34 @@ class RobotArm(FedUnit):
     def _log(self, starts: list[int], begins: list[int], done: slice) -> None:
         """Book cycles, most of them ahead of time: when each asked and began, the last start being
         the end of the last one."""
-        start_ns, begin_ns = np.array(starts, dtype=np.int64), np.array(begins, dtype=np.int64)
-        self._log_motion(begin_ns, done)
-        self.cycles.log(start_ns[:-1], begin_ns, start_ns[1:])
-        self.produced.add_many(start_ns[1:])
+        self._log_motion(begins, done)
+        self.cycles.log(starts[:-1], begins, starts[1:])
+        self.produced.add_many(starts[1:])
 
-    def _log_motion(self, begin_ns: Ints, which: slice) -> None:
+    def _log_motion(self, begin_ns: Sequence[int], which: slice) -> None:
         """How cycles without a stop move from these times on: one whose grip was lost in two
         parts."""
-        rows = self._rows
-        runs, breaks, grips = rows.runs_ns[which], rows.breaks_ns[which], rows.grips_ns[which]
-        slips = grips > 0
-        if not slips.any():
-            self.phases.log_parts(begin_ns, np.zeros_like(runs), runs, runs)
-            return
-        parts = np.repeat(np.arange(len(runs)), 1 + slips)
-        begin, run, at, grip = begin_ns[parts], runs[parts], breaks[parts], grips[parts]
-        second = np.append(False, parts[1:] == parts[:-1])
-        ends = np.where(slips[parts] & ~second, at, run)
-        offset = np.where(second, at, 0)
-        self.phases.log_parts(
-            np.where(second, begin + at + grip, begin), offset, ends - offset, run
-        )
-        lost_ns = (begin_ns + breaks)[slips]
-        flags_ns = np.stack((lost_ns, lost_ns + grips[slips]), axis=1).ravel()
-        self.grip_lost.extend(flags_ns, np.tile((1, 0), len(lost_ns)))
+        rows, log_part, lost = self._rows, self.phases.log_part, self.grip_lost
+        columns = (rows.runs_ns[which], rows.breaks_ns[which], rows.grips_ns[which])
+        for begin, run_ns, break_ns, grip_ns in zip(begin_ns, *columns, strict=True):
+            if not grip_ns:
+                log_part(begin, run_ns, run_ns)
+                continue
+            lost_ns = begin + break_ns
+            log_part(begin, break_ns, run_ns)
+            log_part(lost_ns + grip_ns, run_ns - break_ns, run_ns, break_ns)
+            lost.set(lost_ns, 1)
+            lost.set(lost_ns + grip_ns, 0)
 
     def _trim_one(self, order: Order, start_ns: int, row: int) -> Process:
         """A cycle that asked at a time and has its answer now, on its own."""
         rows, begin_ns = self._rows, self.env.now
         which = slice(row, row + 1)
         if not rows.stops[row]:
-            self._log_motion(np.array([begin_ns]), which)
+            self._log_motion((begin_ns,), which)
             yield self.env.timeout(rows.takes_ns[row])
         else:
-            runs_ns, stop_ns = int(rows.runs_ns[row]), int(rows.breaks_ns[row])
+            runs_ns, stop_ns = rows.runs_ns[row], rows.breaks_ns[row]
             self.phases.log_part(begin_ns, stop_ns, runs_ns)
             yield self.env.timeout(stop_ns)
             yield from self.pace(S.HOLDING, 0.5)
@@ -426,7 +421,7 @@ class RobotArm(FedUnit):
             self.phases.log_part(self.env.now, runs_ns - stop_ns, runs_ns, stop_ns)
             yield self.env.timeout(runs_ns - stop_ns)
         now = self.env.now
-        self.cycles.log(np.array([start_ns]), np.array([begin_ns]), np.array([now]))
+        self.cycles.log((start_ns,), (begin_ns,), (now,))
         self.produced.add(now)
         self._deliver(order, rows.spoils[which])
 

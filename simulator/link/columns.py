@@ -43,12 +43,21 @@ AIR_PARTS = ("queue_ns", "air_ns", "access_ns", "align_ns", "harq_ns", "rounds")
 grant or a free medium, for a slot, for repair; and how often it was sent."""
 
 
-class Record:
-    """Rows of a trace, gathered one by one or in columns."""
+def narrowed(values: NDArray[np.int32] | Ints) -> NDArray[np.int32] | Ints:
+    """The same numbers in 4 bytes each, if all fit: to be kept, not to be reckoned with."""
+    half = values.astype(np.int32)
+    return half if bool((half == values).all()) else values
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self._names = names
-        self._pieces: list[Ints] = []
+
+class Record:
+    """Rows of a trace, gathered one by one or in columns; the first ``wide`` of them are times of
+    day, which always take 8 bytes."""
+
+    __slots__ = ("_names", "_pieces", "_rows", "_wide")
+
+    def __init__(self, names: tuple[str, ...], wide: int = 0) -> None:
+        self._names, self._wide = names, wide
+        self._pieces: list[tuple[Ints, NDArray[np.int32] | Ints]] = []
         self._rows: list[tuple[int, ...]] = []
 
     def row(self, *values: int) -> None:
@@ -58,19 +67,29 @@ class Record:
     def columns(self, *values: Ints) -> None:
         """Many messages."""
         self._flush()
-        self._pieces.append(np.array(values, np.int64))
+        self._keep(np.array(values, np.int64))
+
+    def _keep(self, values: Ints) -> None:
+        wide = self._wide
+        self._pieces.append((values[:wide].copy(), narrowed(values[wide:])))
 
     def take(self) -> dict[str, Ints]:
         """Everything since the last time."""
         self._flush()
-        empty = np.empty((len(self._names), 0), np.int64)
-        whole = np.concatenate([empty, *self._pieces], axis=1)
+        whole = np.empty(
+            (len(self._names), sum(rest.shape[1] for _, rest in self._pieces)), np.int64
+        )
+        low = 0
+        for times, rest in self._pieces:
+            high = low + rest.shape[1]
+            whole[: self._wide, low:high], whole[self._wide :, low:high] = times, rest
+            low = high
         self._pieces = []
         return dict(zip(self._names, whole, strict=True))
 
     def _flush(self) -> None:
         if self._rows:
-            self._pieces.append(np.array(self._rows, np.int64).T)
+            self._keep(np.array(self._rows, np.int64).T)
             self._rows = []
 
 

@@ -17,11 +17,22 @@ from enum import IntEnum
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 
 from config.errors import ConfigError
 from config.faults import Fault
 from simulator.link.cellular import Cell, Scheduled
-from simulator.link.columns import AIR_PARTS, ODDS, Air, Flags, Ints, Record, roll_hop, roll_odds
+from simulator.link.columns import (
+    AIR_PARTS,
+    ODDS,
+    Air,
+    Flags,
+    Ints,
+    Record,
+    narrowed,
+    roll_hop,
+    roll_odds,
+)
 from simulator.link.layout import Layout
 from simulator.link.profile import Cellular, Profile, Shadowing, Tcp, Udp, Wifi, Wired
 from simulator.link.restarts import Client, Restarts
@@ -49,6 +60,8 @@ _TRACE = (
     "cell",
     "cause",
 )
+_TIMES = 2
+"""So many of them, the first, are times of day."""
 TRACED = (*(name for name in _TRACE if name != "order_ns"), *AIR_PARTS)
 """The columns of a trace that was taken."""
 _BROKER, _DROP, _RADIO = map(CAUSES.index, ("broker", "drop", "radio"))
@@ -197,9 +210,10 @@ class Bearer:
         self._loses = profile.transport.kind == "udp"
         self._drowns = profile.radio.kind == "wifi"
         self._t_ns = self._ready_ns = 0
-        self._dice: Ints = np.empty((0, 0), np.int64)
-        self._at = 0
-        self._trace = Record(_TRACE) if trace else None
+        self._dice: list[NDArray[np.int32] | Ints] = []
+        """A row for each question, of the whole block."""
+        self._block = self._at = 0
+        self._trace = Record(_TRACE, _TIMES) if trace else None
         if trace:
             air.parts = Record(AIR_PARTS)
 
@@ -234,10 +248,11 @@ class Bearer:
         if t_ns < self._t_ns:
             raise ValueError(f"sent at {t_ns} ns, before the last message ({self._t_ns} ns)")
         self._t_ns = t_ns
-        if self._at == self._dice.shape[1]:
+        if (at := self._at) == self._block:
             self._roll()
-        near_ns, far_ns, core_ns, drop, *dice = self._dice[:, self._at].tolist()
-        self._at += 1
+            at = 0
+        near_ns, far_ns, core_ns, drop, *dice = [row.item(at) for row in self._dice]
+        self._at = at + 1
         own_ns = self._ready_ns
         ready_ns = self._ready_ns = max(own_ns, t_ns + near_ns)
         cell = pause_ns = until_ns = cause = place = 0
@@ -357,8 +372,8 @@ class Bearer:
             self.lost[CAUSES[cause]] = self.lost.get(CAUSES[cause], 0) + n
 
     def _roll(self) -> None:
-        rng, n = self._rng, self._dice.shape[1]
-        n = min(2 * n, _LAST_BLOCK) if n else _FIRST_BLOCK
+        rng = self._rng
+        self._block = n = min(2 * self._block, _LAST_BLOCK) or _FIRST_BLOCK
         if self._up:
             near = roll_hop(rng, self._near, n)
             far = roll_hop(rng, self._far, n)
@@ -368,28 +383,25 @@ class Bearer:
             core = roll_hop(rng, self._core, n)
             near = core + roll_hop(rng, self._near, n)
             far = roll_hop(rng, self._far, n)
-        self._dice = np.stack(
-            [
-                near,
-                far,
-                core,
-                roll_odds(rng, n),
-                *self._air.roll(rng, n),
-            ]
-        )
+        rows = [near, far, core, roll_odds(rng, n), *self._air.roll(rng, n)]
+        self._dice = [narrowed(row) for row in rows]
         self._at = 0
 
     def _take(self, n: int) -> Ints:
         """The dice of the next ``n`` messages."""
-        pieces: list[Ints] = []
-        while n:
-            if self._at == self._dice.shape[1]:
+        if not self._block:
+            self._roll()
+        out = np.empty((len(self._dice), n), np.int64)
+        low = 0
+        while low < n:
+            if self._at == self._block:
                 self._roll()
-            piece = self._dice[:, self._at : self._at + n]
-            self._at += piece.shape[1]
-            n -= piece.shape[1]
-            pieces.append(piece)
-        return np.concatenate(pieces, axis=1)
+            at = self._at
+            self._at = end = min(at + n - low, self._block)
+            for row, die in zip(out, self._dice, strict=True):
+                row[low : low + end - at] = die[at:end]
+            low += end - at
+        return out
 
 
 class Plain:

@@ -28,7 +28,7 @@ under way and what is sent meanwhile goes out when the client is connected again
 connection (UDP) it is lost.
 """
 
-from collections import deque
+from array import array
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -99,7 +99,8 @@ class Stream:
         self._back_ns = back_ns
         self._client, self._cuts = client, cuts
         self._last_ns = self._until_ns = 0
-        self._trips: deque[int] = deque(maxlen=_MEMORY)
+        self._trips: array[int] = array("q")
+        """Of these the last ``_MEMORY`` count."""
 
     def one(self, t_ns: int, own_ns: int, losses: int, until_ns: int = 0, place: int = 0) -> int:
         trip_ns = own_ns - t_ns
@@ -125,7 +126,7 @@ class Stream:
     ) -> Ints:
         breaks = bool(self._client.spans)
         if not (breaks and until_ns is not None and until_ns.any()):
-            before = self._last_ns, self._until_ns, self._trips.copy()
+            before = self._last_ns, self._until_ns, self._trips[:]
             arrival_ns = self._unbroken(t_ns, own_ns, losses, until_ns, places)
             if not breaks or not self._client.again_ns(int(t_ns[0]), int(arrival_ns[-1])):
                 return arrival_ns
@@ -165,12 +166,14 @@ class Stream:
         return arrival_ns
 
     def _remember(self, trips: Ints) -> None:
-        self._trips.extend((trips[-_MEMORY:] + self._back_ns).tolist())
+        self._trips.frombytes((trips[-_MEMORY:] + self._back_ns).tobytes())
+        del self._trips[:-_MEMORY]
 
     def _through_ns(self, t_ns: int, trip_ns: int, losses: int, until_ns: int, place: int) -> int:
         """Arrival of one segment, its own or what a stall makes of it."""
         if not losses and not until_ns:
             self._trips.append(trip_ns + self._back_ns)
+            del self._trips[:-_MEMORY]
             return t_ns + trip_ns
         if until_ns:
             until_ns = max(until_ns, self._cut_ns(place, t_ns + trip_ns))

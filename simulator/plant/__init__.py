@@ -266,21 +266,22 @@ class Plant(BaseModel):
         are none."""
         safe = {d.name for d in self.device if getattr(d, "put_aside", False)}
         stations = (d.name for d in self.device if d.kind in STATIONS)
-        onward: dict[str, set[str]] = {name: set() for name in stations if name not in safe}
+        onward: dict[str, list[set[str]]] = {name: [] for name in stations if name not in safe}
         for product in self.product:
             for step, after in pairwise(product.step):
                 goals = {name for name in onward if after.fits(name)}
-                for name in onward:
+                for name, ways in onward.items():
                     if step.fits(name):
-                        onward[name] |= goals
-        while ends := [name for name, goals in onward.items() if not goals & onward.keys()]:
+                        ways.append(goals)  # one set for all: a plant may have thousands
+        there = onward.keys()
+        while ends := [n for n, ways in onward.items() if all(map(there.isdisjoint, ways))]:
             for name in ends:
                 del onward[name]
         ring: list[str] = []
         at = next(iter(onward), "")
         while onward and at not in ring:
             ring.append(at)
-            at = min(onward[at] & onward.keys())
+            at = min(set[str]().union(*onward[at]) & there)
         return ring[ring.index(at) :] if ring else []
 
     def _is_connected(self) -> bool:

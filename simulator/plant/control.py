@@ -1,5 +1,6 @@
 """Control traffic of one device over the link: heartbeats and messages on one bearer, in order."""
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -54,9 +55,8 @@ class Lane:
     def __init__(self, bearer: Bearer | Drawn, first_beat_ns: int) -> None:
         self._bearer = bearer
         self._beat_ns = first_beat_ns
-        self._sent: list[int] = []
-        self._arrived: list[int] = []
-        self._coming: list[int] = []
+        self._sent, self._arrived = array("q"), array("q")
+        self._coming = array("q")
         """Arrivals after ``_heard_ns``, in order."""
         self._heard_ns = first_beat_ns
         """The last arrival that was asked about; a lane begins as if something had just come."""
@@ -83,10 +83,15 @@ class Lane:
         self._beat_ns += BEAT_NS * count
         sizes = np.full(count, BEAT_BYTES, dtype=np.int64)
         arrived = np.asarray(self._bearer.send_many(times, sizes), dtype=np.int64)
-        came = arrived >= 0
         self.made += count
-        self.lost += count - int(came.sum())
-        self._note(times[came].tolist(), arrived[came].tolist())
+        came = arrived >= 0
+        if not came.all():
+            times, arrived = times[came], arrived[came]
+            self.lost += count - len(times)
+        here = arrived.tobytes()
+        self._sent.frombytes(times.tobytes())
+        self._arrived.frombytes(here)
+        self._coming.frombytes(here)
 
     def send(self, t_ns: int, n_bytes: int) -> int | None:
         """Arrival of one message sent now, ``None`` if the link loses it."""
@@ -99,13 +104,10 @@ class Lane:
         if arrival_ns is None:
             self.lost += 1
         else:
-            self._note((t_ns,), (arrival_ns,))
+            self._sent.append(t_ns)
+            self._arrived.append(arrival_ns)
+            self._coming.append(arrival_ns)
         return arrival_ns
-
-    def _note(self, sent: Sequence[int], arrived: Sequence[int]) -> None:
-        self._sent += sent
-        self._arrived += arrived
-        self._coming += arrived
 
     def heard_ns(self, t_ns: int) -> int:
         """The last arrival up to a time; heartbeats up to then are sent. Ask in order of time."""
@@ -210,8 +212,8 @@ class CalmLane(Lane):
         """See ``Drawn.send_in_turn``."""
         arrivals_ns = self._drawn.send_in_turn(t_ns, n_bytes)
         self.made += len(t_ns)
-        self._sent += t_ns
-        self._arrived += arrivals_ns
+        self._sent.extend(t_ns)
+        self._arrived.extend(arrivals_ns)
         return arrivals_ns
 
     def heard_ns(self, t_ns: int) -> int:

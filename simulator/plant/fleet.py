@@ -228,6 +228,10 @@ def reach(route: Route, head: int, more_m: float) -> int:
     return stop
 
 
+def _room(sink: "Sink | Gate") -> int:
+    return sink.free()
+
+
 @dataclass(slots=True, eq=False)
 class _Call:
     container: Container
@@ -464,7 +468,8 @@ class Fleet:
                 break
             if id(call.sinks) in full:
                 continue
-            sink = max(call.sinks, key=lambda sink: sink.free(), default=None)
+            sinks = call.sinks
+            sink = sinks[0] if len(sinks) == 1 else max(sinks, key=_room, default=None)
             if sink is None or sink.free() <= 0:
                 full.add(id(call.sinks))
                 continue
@@ -479,7 +484,8 @@ class Fleet:
     def _nearest(self, idle: list[Vehicle], start: str, end: str) -> Vehicle | None:
         """The idle vehicle to send; one that is too low to work is none."""
         able = [v for v in idle if self._serves(v, start, end)]
-        able.sort(key=lambda v: (self._roads.distance_m(v.at, start), v.asset))
+        if len(able) > 1:
+            able.sort(key=lambda v: (self._roads.distance_m(v.at, start), v.asset))
         return next((v for v in able if not v.charge_need().empty), None)
 
     def _in_order(self, idle: list[Vehicle]) -> tuple[_Call, ...]:

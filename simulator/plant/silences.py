@@ -20,6 +20,7 @@ same for every seed, and a process measures it once for all its runs. What a fau
 cannot be drawn: a link with faults carries everything.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -75,6 +76,8 @@ class Silences:
         self._dice = dice
         self._known_ns = t_ns if len(law.lengths_ns) else _FOREVER_NS
         self._starts = self._ends = _NONE
+        self._started, self._ended = list[int](), list[int]()
+        """The same as plain numbers: most questions are about one or none."""
         self._low = 0
         """Of these the first that ended after the first time of the last question."""
 
@@ -85,17 +88,22 @@ class Silences:
         """
         if self._known_ns <= to_ns:
             self._draw(to_ns)
-        low = int(self._ends.searchsorted(from_ns, side="right"))
+        low = bisect_right(self._ended, from_ns)
         if low >= _BATCH:
-            self._starts, self._ends, low = self._starts[low:], self._ends[low:], 0
+            self._keep(self._starts[low:], self._ends[low:])
+            low = 0
         self._low = low
-        high = int(self._starts.searchsorted(to_ns))
+        high = bisect_left(self._started, to_ns, low)
         return self._starts[low:high], self._ends[low:high]
+
+    def _keep(self, starts: Times, ends: Times) -> None:
+        self._starts, self._ends = starts, ends
+        self._started, self._ended = starts.tolist(), ends.tolist()
 
     def begins_ns(self) -> int:
         """Of those that end after the first time of the last question, when the first begins; it
         may not be known yet, then no earlier than that."""
-        return int(self._starts[self._low]) if self._low < len(self._starts) else self._known_ns
+        return self._started[self._low] if self._low < len(self._started) else self._known_ns
 
     def _draw(self, to_ns: int) -> None:
         law, dice, starts, ends = self._law, self._dice, [self._starts], [self._ends]
@@ -105,7 +113,7 @@ class Silences:
             ends.append(self._known_ns + np.cumsum(waits + lengths))
             starts.append(ends[-1] - lengths)
             self._known_ns = int(ends[-1][-1])
-        self._starts, self._ends = np.concatenate(starts), np.concatenate(ends)
+        self._keep(np.concatenate(starts), np.concatenate(ends))
 
 
 class Drawn:
