@@ -63,5 +63,5 @@ def lines(campus: Campus, counts: Sequence[Sent]) -> list[str]:
             )
             for row in table
         ),
-        f"bytes that left: {left} (as handed to MQTT, or to the socket of a store)",
+        f"bytes that left: {left} (as handed to MQTT, or to the socket of a store or webhook)",
     ]

@@ -83,7 +83,9 @@ class Backlog:
 
     def __init__(self, store: Forwarder | None, webhook: Forwarder | None = None) -> None:
         named: dict[Sink, Forwarder | None] = {"store": store, "webhook": webhook}
-        self._sinks = {name: each for name, each in named.items() if each is not None}
+        self._sinks: dict[Sink, Forwarder] = {
+            name: each for name, each in named.items() if each is not None
+        }
         self._said = ""
         self._due_s = 0.0
 

@@ -337,7 +337,7 @@ class Monitor:
             views[:, order[firsts]],
             np.diff(firsts, append=len(order)).astype(np.int32),
             np.add.reduceat(parts_ns[1:, order], firsts, axis=1, dtype=np.int64),
-            delay_ns.astype(np.uint32) if small else delay_ns,
+            delay_ns.astype(np.uint32) if small else delay_ns.astype(np.int64),
         )
 
     def _asset(self, view: int, name: str) -> Asset:

@@ -119,10 +119,10 @@ def _settings_lines() -> Iterator[str]:
         if table != section:
             section = table
             yield f"\n[{section}]"
-        yield f"# {setting.doc}"
+        yield from (f"# {line}" for line in setting.doc.splitlines())
         value = setting.value
-        if name in ("windows", "shifts"):
-            value = "[" + ", ".join(f'"{each}"' for each in value.split(", ")) + "]"
+        if (table, name) in settings.LISTS:
+            value = "[" + ", ".join(f'"{each}"' for each in value.split(", ") if each) + "]"
         elif name in ("password_file", "token_file", "secret_file"):
             value = '"/run/secrets/broker"'
         else:
