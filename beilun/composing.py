@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+from config.campus import Campus
 from config.errors import RecordingError, UsageError
 from config.scenario import (
     EdgeSettings,
@@ -79,6 +80,13 @@ def recorded_policy(recording: Recording) -> Policy:
     if found is None:
         raise RecordingError("holds no edge settings", at=str(recording.path))
     return policy_of(EdgeSettings.model_validate(found))
+
+
+def recorded_campus(recording: Recording) -> Campus | None:
+    """The boundary a recording was made within: it holds for what is sent of it later."""
+    scenario: dict[str, Any] = recording.meta_json("scenario") or {}
+    found = scenario.get("campus")
+    return None if found is None else Campus.model_validate(found)
 
 
 def recorded_scenario(recording: Recording) -> tuple[list[Expect], dict[str, Tolerance]]:

@@ -735,10 +735,14 @@ class TestStore:
         db.close()
         assert counted["inside summary 127.0.0.1"] == here.bytes > 10_000
         assert "bytes that left: telemetry 0, control 0, summary 0" in done.stdout
+        later = (("store", "--store"), ("alarms", "--webhook"))
+        for verb, option in later:  # what was made within the campus stays there afterwards
+            with ear(AWAY) as away:
+                words = (verb, "send", "a.beilun", option, away.url, "--all")
+                assert "is outside" in beilun(*words, folder=tmp_path, expect=3).stderr
+                assert away.bytes == 0
 
 
-@linux
-@pytest.mark.needs_mosquitto
 def webhook_at(url: str) -> Webhook:
     return Webhook(url, secret="s", timeout_ns=5 * NS_PER_S)
 
@@ -790,6 +794,8 @@ class TestWebhook:
             assert far.bytes == 0
 
 
+@linux
+@pytest.mark.needs_mosquitto
 def test_a_run_over_a_broker_outside_is_refused_or_counted(tmp_path: Path) -> None:
     with mosquitto(tmp_path / "away") as address:
         for words in (("run",), ("simulate",), ("edge", "--scenario")):

@@ -67,10 +67,11 @@ def send(
 ) -> Exit:
     """Send the alarms that a webhook was not told, or all of them."""
     from beilun import remote
-    from beilun.composing import recorded_policy
+    from beilun.composing import recorded_campus, recorded_policy
     from edge.alarms import Alarms
     from edge.sinks.forward import forwarding
     from edge.store import RowStore
+    from ingest.boundary import guarding
     from ingest.recording import Recording
 
     effective = layers.load(flags={"webhook.url": webhook})
@@ -80,10 +81,11 @@ def send(
         )
     with Recording.open(file) as readable:
         rules, windows = alarming.recorded_rules(readable), recorded_policy(readable).windows
+        within = recorded_campus(readable)
         owed = readable.db.execute(
             "SELECT 1 FROM sqlite_master WHERE name = 'webhook_outbox'"
         ).fetchone()
-    with Recording.create(file) as recording:
+    with guarding(within), Recording.create(file) as recording:
         store = RowStore(recording)
         store.prepare()
         alarms = Alarms(rules, windows, store)

@@ -46,18 +46,19 @@ def send(
     ] = False,
 ) -> Exit:
     """Send the rows that a store was not told, or all of them."""
-    from beilun.composing import recorded_policy
+    from beilun.composing import recorded_campus, recorded_policy
     from edge.sinks.forward import forwarding
     from edge.store import RowStore
+    from ingest.boundary import guarding
     from ingest.recording import Recording
 
     effective = layers.load(flags={"store.url": store})
     if not effective.store.url:
         raise UsageError("name the store", hint=f"beilun store send {file} --store http://…:8086")
     with Recording.open(file) as readable:
-        windows = recorded_policy(readable).windows
+        windows, within = recorded_policy(readable).windows, recorded_campus(readable)
         owed = readable.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'outbox'").fetchone()
-    with Recording.create(file) as recording:
+    with guarding(within), Recording.create(file) as recording:
         RowStore(recording).prepare()
         with remote.remote(effective.store, recording, windows) as forwarder:
             assert forwarder is not None
