@@ -81,7 +81,8 @@ def test_a_run_whose_broker_is_killed_has_the_rows_and_the_truth_of_one_without_
     assert sum(line["rows"] for line in scored) > 400
     assert not [line for line in scored if not line["kept"]]
     moved = {line["kpi"] for line in scored if line["mae"]}
-    assert all("delay_p" in kpi or kpi == "clock_skew" for kpi in moved)  # they are binned
+    told = ("delay_p", "clock_skew", "agv_battery")  # in bins, or from time to time
+    assert all(any(name in kpi for name in told) for kpi in moved)
 
 
 class Clock:
