@@ -168,6 +168,11 @@ class Steps:
         """The value at one time."""
         return self.v[max(bisect_right(self.t, t_ns) - 1, 0)]
 
+    def next_ns(self, after_ns: int) -> int | None:
+        """When the first entry after a time is, if there is one."""
+        at = bisect_right(self.t, after_ns)
+        return self.t[at] if at < len(self.t) else None
+
     def at(self, times: Times) -> Ints:
         """Values at ascending times; an entry at exactly such a time counts."""
         if not len(times):

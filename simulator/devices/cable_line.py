@@ -32,7 +32,7 @@ starts between melt and conductor. A post-heater makes the conductor hotter and 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from enum import Enum
 from math import ceil, inf, log, pi
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -271,6 +271,15 @@ class End(Enum):
     ORDER = 1
     REEL = 2
     PLAN = 3
+
+
+class Left(NamedTuple):
+    """What is left before each reason to stop."""
+
+    trip_ns: int
+    order_m: float
+    reel_m: float
+    plan_ns: int
 
 
 class CableLine(Unit):
@@ -604,59 +613,67 @@ class CableLine(Unit):
         """Draw cable at the speed it may have until something ends it."""
         spec, env, path = self.spec, self.env, self._path
         speed = path.speed_mps(env.now)
+        plan_ends_ns = env.now + self.planned_left_ns()
         while True:
             goal = self._goal_mps()
             reach_ns = ns(abs(goal - speed) / spec.ramp_mps2)
             slope = (goal - speed) / (reach_ns / NS_PER_S) if reach_ns else 0.0
-            path.set(env.now, speed if reach_ns else goal, slope)
-            ends = self._ends_ns(target_m)
-            end = min(ends, key=ends.__getitem__)
-            known_ns = self._undisturbed_ns(target_m)
-            waits = [ends[end], known_ns] + ([reach_ns] if reach_ns else [])
+            now = env.now
+            path.set(now, speed if reach_ns else goal, slope)
+            left = self._left(target_m, plan_ns=plan_ends_ns - now)
+            end, end_ns = self._end(left)
+            known_ns = self._undisturbed_ns(left)
+            wait_ns = min(end_ns, known_ns, reach_ns or end_ns)
             alarms_from_m = self._quiet_to_m
-            if env.now < self._derated_until_ns:
-                waits.append(self._derated_until_ns - env.now)
+            if now < self._derated_until_ns:
+                wait_ns = min(wait_ns, self._derated_until_ns - now)
                 alarms_from_m = inf
-            change_ns = self.loop.change_ns(env.now + known_ns)
+            change_ns = self.loop.change_ns(now + known_ns)
             if change_ns is not None:
-                waits.append(change_ns - env.now)
-            wait_ns = self._make(min(waits), alarms_from_m)
+                wait_ns = min(wait_ns, change_ns - now)
+            wait_ns = self._make(wait_ns, alarms_from_m)
             yield env.timeout(wait_ns)
             self._until_trip_ns -= wait_ns
-            if env.now == self._derated_until_ns:
-                self._quiet_to_m = path.length_m(env.now)
+            now += wait_ns
+            if now == self._derated_until_ns:
+                self._quiet_to_m = path.length_m(now)
             # What was spoilt on the way must be made once more.
             more = end is End.ORDER and self._order_left_m(target_m) > 1e-6
-            if wait_ns == ends[end] and not more:
+            if wait_ns == end_ns and not more:
                 return end
-            speed = goal if wait_ns == reach_ns else path.speed_mps(env.now)
+            speed = goal if wait_ns == reach_ns else path.speed_mps(now)
 
-    def _stands_at_m(self) -> float:
-        """The length of cable at which the line must stand for a reel."""
-        return min(*self._pay_off_m, self._take_up_m)
+    def _left(self, target_m: float, plan_ns: int) -> Left:
+        """What is left now before each reason to stop."""
+        reel_m = min(*self._pay_off_m, self._take_up_m) - self._path.length_m(self.env.now)
+        trip_ns = max(self._until_trip_ns, 0)
+        return Left(trip_ns, self._order_left_m(target_m), reel_m, max(plan_ns, 0))
 
-    def _ends_ns(self, target_m: float) -> dict[End, int]:
-        """How long the present motion takes to each reason to stop. Where the line must stand at a
-        certain length or time, that is when it must begin to brake."""
-        brake = self.spec.ramp_mps2
-        path, now = self._path, self.env.now
-        speed, slope = path.speed_mps(now), path.slope_mps2
-        left_m = self._stands_at_m() - path.length_m(now) - speed * speed / (2.0 * brake)
-        left_s = self.planned_left_ns() / NS_PER_S - speed / brake
+    def _end(self, left: Left) -> tuple[End, int]:
+        """What ends the present motion first, and how long it takes to there. Where the line must
+        stand at a certain length or time, that is when it must begin to brake."""
+        brake, path = self.spec.ramp_mps2, self._path
+        speed, slope = path.speed_mps(self.env.now), path.slope_mps2
+        left_m = left.reel_m - speed * speed / (2.0 * brake)
+        left_s = left.plan_ns / NS_PER_S - speed / brake
         # Speeding up, it comes nearer twice as fast: by what it drives, and by what its way to
         # stand grows. Slowing down it does not come nearer at all.
         if slope > 0.0:
             reel_s, plan_s = seconds_to(left_m / 2.0, speed, slope), left_s / 2.0
         elif slope < 0.0:
-            reel_s, plan_s = (inf if left > 0.0 else 0.0 for left in (left_m, left_s))
+            reel_s, plan_s = (inf if still > 0.0 else 0.0 for still in (left_m, left_s))
         else:
             reel_s, plan_s = seconds_to(left_m, speed, 0.0), left_s
-        return {
-            End.TRIP: max(self._until_trip_ns, 0),
-            End.ORDER: whole_ns(seconds_to(self._order_left_m(target_m), speed, slope)),
-            End.REEL: whole_ns(reel_s),
-            End.PLAN: whole_ns(plan_s),
-        }
+        end, end_ns = End.TRIP, left.trip_ns
+        for other, seconds in (
+            (End.ORDER, seconds_to(left.order_m, speed, slope)),
+            (End.REEL, reel_s),
+            (End.PLAN, plan_s),
+        ):
+            other_ns = whole_ns(seconds)
+            if other_ns < end_ns:  # of several at once the first
+                end, end_ns = other, other_ns
+        return end, end_ns
 
     def _order_left_m(self, target_m: float) -> float:
         """Metres to draw until the order has its good ones, if no more are spoilt."""
@@ -665,14 +682,11 @@ class CableLine(Unit):
             return 0.0
         return path.length_at_good_m(target_m) - path.length_m(now)
 
-    def _undisturbed_ns(self, target_m: float) -> int:
+    def _undisturbed_ns(self, left: Left) -> int:
         """How long at least, whatever the loop does, until the line stands and asks for a
         permission; no further than it looks ahead."""
-        full = self._top_mps
-        reel_s = (self._stands_at_m() - self._path.length_m(self.env.now)) / full
-        order_s = self._order_left_m(target_m) / full
-        within = (self._until_trip_ns, self.planned_left_ns(), whole_ns(reel_s), whole_ns(order_s))
-        return min(max(min(within), 0) + SCAN_NS, _AHEAD_NS)
+        along_ns = whole_ns(min(left.reel_m, left.order_m) / self._top_mps)
+        return min(min(left.trip_ns, left.plan_ns, along_ns) + SCAN_NS, _AHEAD_NS)
 
     def first_reports(self, t_ns: int) -> list[Report]:
         """State and counters at the start."""

@@ -138,6 +138,8 @@ class GaugeLoop:
         self._fault = Fault(0.0, 0.0, 0.0)
         self._steady = True
         self._trim_mm = self._trim_ratio = 0.0
+        self._is_off = False
+        """Whether what the head makes now is spoilt."""
         self._x, self._kg, self._d, self._c, self._k = (array("d") for _ in range(5))
         """The cable piece by piece: where each begins, kilograms before it, both deviations, and
         the melt's. The second comes behind: see ``_weigh``."""
@@ -156,18 +158,18 @@ class GaugeLoop:
         reading and its answer take together, ``None`` if they do not come through. It ends where
         the gauge raises an alarm over a step that began at ``alarms_from_m`` or later: that length,
         ``None`` if there is none before."""
-        from_m, step_m, gauge_m = self.made_m, self._step_m, self._gauge_m
+        from_m, step_m, due = self.made_m, self._step_m, self._due
         while True:
             next_m = self._steps * step_m
-            read_m = (self._read + 1) * step_m + gauge_m
-            due_m = self._due[0][0] if self._due else inf
+            read_m = (self._read + 1) * step_m + self._gauge_m
+            due_m = due[0][0] if due else inf
             at_m = min(next_m, read_m, due_m)
             if at_m >= to_m:
                 break
             at_m = max(at_m, self.made_m)
             now = sqrt(max(speed * speed + 2.0 * slope * (at_m - from_m), 0.0)) if slope else speed
             if due_m <= at_m:
-                _, fault = self._due.popleft()
+                _, fault = due.popleft()
                 if delay_s is not None:
                     self._trim_mm -= self._gain * (fault.diameter_mm + self._trim_mm)
                     self._trim_ratio -= self._gain * (fault.centring_ratio + self._trim_ratio)
@@ -178,8 +180,8 @@ class GaugeLoop:
                 self._read += 1
                 seen = self._last = self._passing.popleft()
                 if delay_s is not None and self._gain and seen.steady:
-                    due_m = max(at_m + now * delay_s, self._due[-1][0] if self._due else 0.0)
-                    self._due.append((due_m, seen.fault))
+                    due_m = max(at_m + now * delay_s, due[-1][0] if due else 0.0)
+                    due.append((due_m, seen.fault))
                 if seen.from_m >= alarms_from_m and self._alarms(seen):
                     self._make(at_m)
                     return at_m
@@ -277,13 +279,16 @@ class GaugeLoop:
     def _piece(self, at_m: float) -> None:
         """From here on the cable is another."""
         self._make(at_m)
+        fault_mm, fault_ratio, melt_k = self._fault
+        diameter_mm, centring_ratio = fault_mm + self._trim_mm, fault_ratio + self._trim_ratio
         self._x.append(at_m)
-        self._d.append(self._fault.diameter_mm + self._trim_mm)
-        self._c.append(self._fault.centring_ratio + self._trim_ratio)
-        self._k.append(self._fault.melt_k)
+        self._d.append(diameter_mm)
+        self._c.append(centring_ratio)
+        self._k.append(melt_k)
+        self._is_off = self._diameter.is_off(diameter_mm) or self._centring.is_off(centring_ratio)
 
     def _make(self, to_m: float) -> None:
         if to_m > self.made_m:
-            if self._diameter.is_off(self._d[-1]) or self._centring.is_off(self._c[-1]):
+            if self._is_off:
                 self._spoil(self.made_m, to_m)
             self.made_m = to_m

@@ -157,9 +157,11 @@ class SpeedLoop:
 
     def change_ns(self, to_ns: int) -> int | None:
         """When the loop next opens or closes before a time; see ``look``."""
-        self.look(to_ns)
-        later = self.closed.between(self._env.now, to_ns - 1)
-        return later[0][0] if later else None
+        change_ns = self.closed.next_ns(self._env.now)
+        if change_ns is None:  # only then is more to be known
+            self.look(to_ns)
+            change_ns = self.closed.next_ns(self._env.now)
+        return change_ns if change_ns is not None and change_ns < to_ns else None
 
     def look(self, to_ns: int) -> None:
         """Know the loop up to a time, which must lie ahead of the plant's time while the line
