@@ -146,6 +146,8 @@ def _section(headlines: Headlines, measured: Measured | None) -> list[str]:
     if not scenario.base:
         return text
     command = f"beilun verify {scenario.name} --one-at-a-time"
+    if measured is None and len(scenario.change) == 1:
+        return text  # what it contributes is all there is
     if measured is None:
         return [*text, f"What each contributes was not measured yet: `{command}`.", ""]
     stale = measured.fingerprint != fingerprint(scenario)
