@@ -70,10 +70,11 @@ def make_factory(scenario: Scenario, run: str, *, trace: bool = False) -> "Facto
 
 def _told_ns(scenario: Scenario) -> int:
     """How often the edge is told how far each connection is, and what the network carried: every
-    pane of the edge or, of events only, as often as a window may begin or end."""
-    if scenario.interval_ns is not None:
-        return scenario.edge.pane_ns
-    return gcd(NS_PER_DAY // 2, *(kind.grain_ns for kind in scenario.edge.kinds))
+    pane of the edge or, where samples are rarer, with them, or of events only twice a day; but as
+    often as a window may begin or end."""
+    most_ns = NS_PER_DAY // 2 if scenario.interval_ns is None else scenario.interval_ns
+    edge = scenario.edge
+    return max(edge.pane_ns, gcd(most_ns, *(kind.grain_ns for kind in edge.kinds)))
 
 
 def run_offline(scenario: Scenario, path: Path) -> Outcome:

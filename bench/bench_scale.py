@@ -25,7 +25,7 @@ import pytest
 
 from config import tomlfile
 from config.units import NS_PER_S, parse_time
-from simulator.device import Columns, Report, Stretch
+from simulator.device import PANE_NS, Columns, Report, Stretch
 from simulator.factory import Factory
 from simulator.link.link import Link
 from simulator.link.profile import load_profile
@@ -152,9 +152,11 @@ def days_of(plant: str, days: float, every_s: int) -> Took:
     interval_ns = every_s * NS_PER_S or None
     length_ns = round(days * 86_400) * NS_PER_S
     link = Link(load_profile("private-5g"), 1)
+    told_ns = max(PANE_NS, interval_ns or 0)  # as where windows are as long as a sample, or longer
     factory = Factory(
-        load_plant(plant), link, 1, "bench", START, length_ns, interval_ns=interval_ns
-    )
+        load_plant(plant), link, 1, "bench", START, length_ns,
+        interval_ns=interval_ns, pane_ns=told_ns,
+    )  # fmt: skip
     built = process_time()
     made = sum(len(chunk.made) for chunk in factory.chunks())
     return Took(built - began, process_time() - built, made)

@@ -658,6 +658,32 @@ windows = ["1s", "5s", "20s"]
     assert short <= {"clock_skew"}
 
 
+@pytest.mark.parametrize(("windows", "told_s"), [(["1m", "3m"], 60), (["1m", "90s"], 30)])
+def test_with_samples_by_the_minute_the_network_is_told_no_oftener_than_windows_ask(
+    tmp_path: Path, windows: list[str], told_s: int
+) -> None:
+    scenario = find_scenario(
+        "quickstart", changes={"length": "6m", "telemetry": "1m", "edge": {"windows": windows}}
+    )
+    chunks = list(make_factory(scenario, "run").chunks())
+    reports = [m for chunk in chunks for m in chunk.made if "/kinds/agv/" in m.topic]
+    counts = [m for m in reports if m.topic.rsplit("/", 1)[-1] not in ("birth", "connection")]
+    assert len(counts) == 360 // told_s
+    outcome = run_offline(scenario, tmp_path / "a.beilun")
+    mine = {(str(r.asset), r.kpi, r.window_start_ns, r.window_length_ns): r.value
+            for r in outcome.ending.rows}  # fmt: skip
+    known = kpis.load()
+    scored = 0
+    for asset, kpi, start_ns, length_ns, true in outcome.truth:
+        if "/network/" not in asset or true is None:
+            continue
+        bound = known[kpi].accuracy.within(true)
+        got = mine[asset, kpi, start_ns, length_ns]
+        assert bound is None or got == pytest.approx(true, rel=1e-9, abs=bound + 1e-9), kpi
+        scored += 1
+    assert scored > 300
+
+
 def test_how_many_in_a_row_are_late_is_unknown_where_heartbeats_are_drawn(tmp_path: Path) -> None:
     text = """\
 plant = "quickstart"
