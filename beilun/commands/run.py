@@ -18,6 +18,7 @@ from beilun.composing import (
     Stop,
     address_of,
     edge_header,
+    failure_of,
     fresh,
     new_run,
     policy_of,
@@ -405,9 +406,4 @@ def _failure(code: int | None, said: str) -> BeilunError:
     """The error of the simulating half, in its own words."""
     if code is not None and code < 0:
         return BeilunError(f"the simulating half was killed ({signal.Signals(-code).name})")
-    lines = [line for line in said.strip().splitlines() if not line.startswith("exit ")]
-    told = "\n".join(lines[-12:]).removeprefix("error: ") or f"exit code {code}"
-    error = UnreachableError if code == Exit.UNREACHABLE else BeilunError
-    failed = error(f"the simulating half failed: {told}")
-    failed.exit = Exit(code) if code in set(Exit) else Exit.BUG
-    return failed
+    return failure_of("the simulating half failed", code, said)
