@@ -170,7 +170,7 @@ def command(
         if forwarder is not None:
             crossed = [*remote.lines(forwarder), *([""] if crossed else []), *crossed]
         if poster is not None:
-            told = remote.lines(poster, "Webhook", "alarms send")
+            told = remote.lines(poster, "webhook")
             crossed = [*told, *([""] if crossed else []), *crossed]
         if raised := alarming.lines(ending.rows, rules):
             crossed = [*raised, *([""] if crossed else []), *crossed]

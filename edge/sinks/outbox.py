@@ -152,9 +152,15 @@ class Outbox:
         self._names = naming(lambda: windows)
         self._most = most
         self.now_s = clock
+        self.new = False
+        """Whether nothing was ever owed before ``prepare``."""
 
     def prepare(self) -> None:
         """Owe every row that changes from now on; the tables of the rows must be there."""
+        found = self._db.execute(
+            "SELECT 1 FROM sqlite_master WHERE name = ?", (self._tables["box"],)
+        )
+        self.new = found.fetchone() is None
         self._db.executescript(self._sql(_SCHEMA))
         of = _OF.format(kpis=self._kpis) if self._kpis else ""
         for table in ("row", "gone"):
