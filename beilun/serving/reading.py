@@ -69,16 +69,10 @@ class StateSpan(NamedTuple):
     state: str
     """PackML, like ``EXECUTE``."""
     reason: str
-    """Empty, or one of ``REASONS``."""
-
-
-REASONS = (
-    "corrective", "preventive", "setup", "maintenance", "manual", "protective_stop", "grip_lost",
-    "not_planned", "internal", "external", "aborted", "waiting", "charging",
-)  # fmt: skip
-"""Why a unit is in its state, as far as it told: maintenance of two kinds; the unit's mode; an
-arm's stops; no planned time; a cause inside (HELD) or outside (SUSPENDED: blocked or starved); a
-vehicle that waits for others, or charges."""
+    """Why, as far as it told, or empty: ``corrective`` or ``preventive`` maintenance; the unit's
+    mode (``setup``, ``maintenance``, ``manual``); an arm's ``protective_stop`` or ``grip_lost``; no
+    planned time (``not_planned``); a cause that is ``internal`` (HELD) or ``external`` (SUSPENDED:
+    blocked or starved); ``aborted``; a vehicle that is ``waiting`` for others, or ``charging``."""
 
 
 class Place(NamedTuple):
