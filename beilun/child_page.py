@@ -14,7 +14,7 @@ from typing import TextIO
 
 from beilun import console
 from beilun.commands.serve import require_extra
-from config.errors import BeilunError, Exit, UnreachableError
+from beilun.composing import failure_of
 
 PATIENCE_S = 30.0
 """How long it may take to come up, on a slow machine too."""
@@ -73,9 +73,4 @@ def _url_of(process: "subprocess.Popen[str]", words: TextIO) -> str:
     process.kill()
     code = process.wait()
     words.seek(0)
-    lines = [line for line in words.read().splitlines() if not line.startswith("exit ")]
-    told = "\n".join(lines[-12:]).removeprefix("error: ") or f"exit code {code}"
-    error = UnreachableError if code == Exit.UNREACHABLE else BeilunError
-    failed = error(f"the page did not come up: {told}")
-    failed.exit = Exit(code) if code in set(Exit) else Exit.BUG
-    raise failed
+    raise failure_of("the page did not come up", code, words.read())

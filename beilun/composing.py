@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from config.campus import Campus
-from config.errors import RecordingError, UsageError
+from config.errors import BeilunError, Exit, RecordingError, UnreachableError, UsageError
 from config.scenario import (
     EdgeSettings,
     Expect,
@@ -160,6 +160,16 @@ def settle(path: Path, *, good: bool) -> None:
 
 def _aside(path: Path) -> Path:
     return path.with_name(path.name + ".old")
+
+
+def failure_of(what: str, code: int | None, said: str) -> BeilunError:
+    """The error of another process of ours, in the last of its own words, with its exit code."""
+    lines = [line for line in said.strip().splitlines() if not line.startswith("exit ")]
+    told = "\n".join(lines[-12:]).removeprefix("error: ") or f"exit code {code}"
+    error = UnreachableError if code == Exit.UNREACHABLE else BeilunError
+    failed = error(f"{what}: {told}")
+    failed.exit = Exit(code) if code in set(Exit) else Exit.BUG
+    return failed
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

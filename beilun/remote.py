@@ -12,7 +12,7 @@ from config.errors import ConfigError, Exit
 from config.settings import Store
 from config.units import NS_PER_S, format_duration, format_time
 from config.windows import Window
-from edge.sinks.forward import Forwarder
+from edge.sinks.forward import Forwarder, forwarding
 from edge.sinks.influx import Server
 from edge.sinks.lines import AHEAD_NS
 from edge.sinks.outbox import Outbox
@@ -23,6 +23,8 @@ TOLD_S = 10.0
 
 Sink = Literal["store", "webhook"]
 _CARRIES: dict[Sink, str] = {"store": "rows", "webhook": "alarms"}
+_LATER: dict[Sink, str] = {"store": "store send", "webhook": "alarms send"}
+"""The commands that send what a run could not."""
 
 
 def server_of(settings: Store) -> Server:
@@ -57,21 +59,36 @@ def refuse_future(end_ns: int, url: str) -> None:
         )
 
 
-def lines(forwarder: Forwarder, what: str = "Store", later: str = "store send") -> list[str]:
-    """Where the rows that were owed to a server went, and why some are still here, which the
-    command ``later`` sends."""
+def send(forwarder: Forwarder, sink: Sink = "store", *, everything: bool) -> Exit:
+    """Send what is owed until nothing is or it goes no further, and say what became of it. All that
+    is stored is owed where ``everything`` is wanted, or nothing was ever owed to this sink."""
+    if everything or forwarder.outbox.new:
+        forwarder.outbox.owe_all()
+
+    async def main() -> None:
+        async with forwarding(forwarder):
+            pass
+
+    asyncio.run(main())
+    console.out(*lines(forwarder, sink))
+    return exit_code(forwarder)
+
+
+def lines(forwarder: Forwarder, sink: Sink = "store") -> list[str]:
+    """Where the rows that were owed to a sink went, and why some are still here."""
     counts = forwarder.outbox.counts()
     rest = {"amended while they waited": counts.replaced, "dead letters": counts.dead,
             "dropped": counts.dropped, "waiting": counts.waiting}  # fmt: skip
     more = "".join(f" + {why} {n:,}" for why, n in rest.items() if n)
     again = f"; {counts.resent:,} sent once more" if counts.resent else ""
     told = [
-        f"{what} {forwarder.url}",
+        f"{sink.capitalize()} {forwarder.url}",
         f"rows {counts.queued:,} = accepted {counts.accepted:,}{more}{again}",
     ]
     if counts.oldest_s is not None and counts.waiting + counts.again:
         age = _age(counts.oldest_s)
         why = forwarder.trouble or "it takes them too slowly"
+        later = _LATER[sink]
         told.append(f"{why}; the oldest waits for {age}; `beilun {later} FILE` sends them later")
     return told
 

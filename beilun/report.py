@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from beilun import console
 from beilun.verdict import asset_path
 from config.units import NS_PER_S, format_duration, format_time
-from config.windows import Span, Window, labels_of, longest
+from config.windows import Order, Span, Window, longest, naming
 from edge import kpis
 from edge.alarms import is_alarm
 from edge.engine import Engine
@@ -65,21 +65,18 @@ class Labels:
     """What people call each window, by its place, where several kinds are in use."""
 
     def __init__(self, windows: Sequence[Window]) -> None:
-        self._windows = windows
-        self._known: dict[Span, str] = {}
+        self._names = naming(lambda: windows)
         self.used = tuple(dict.fromkeys(window.label for window in windows))
 
     def of(self, span: Span) -> str:
         """A window that none of the others is must be an order's, where orders have any."""
-        if span not in self._known:
-            rest = "order" if "order" in self.used else format_duration(span.length_ns)
-            self._known[span] = (labels_of(self._windows, span) or [rest])[0]
-        return self._known[span]
+        name = self._names(span)[0]
+        meant = name != Order.label or name in self.used
+        return name if meant else format_duration(span.length_ns)
 
     def of_row(self, row: Row) -> str:
         """Of the window of a row."""
-        start_ns = row.window_start_ns
-        return self.of(Span(start_ns, start_ns + row.window_length_ns))
+        return self.of(row.span)
 
 
 def run_rows(rows: Iterable[Row], windows: Sequence[Window]) -> list[Row]:

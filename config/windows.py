@@ -19,7 +19,7 @@ This is in ``config`` because files and command lines name windows, and are chec
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
@@ -206,6 +206,33 @@ class Order:
         return []
 
 
+def lies(kind: Window, span: Span) -> bool:
+    """Whether a span is one of a kind's windows; the same as asking ``over``, and quick. No span is
+    one of ``Order``: where those lie is in the data."""
+    if isinstance(kind, Every):
+        return span.length_ns == kind.length_ns and span.start_ns % kind.length_ns == 0
+    if isinstance(kind, Sliding):
+        return span.length_ns == kind.length_ns and span.start_ns % kind.step_ns == 0
+    if isinstance(kind, Day | Shift):
+        return _in_calendar(kind, span)
+    return span in kind.over(span.start_ns, span.start_ns + 1)
+
+
+@lru_cache(8_192)
+def _in_calendar(kind: Day | Shift, span: Span) -> bool:
+    return span in kind.over(span.start_ns, span.start_ns + 1)
+
+
+def lengths_of(kind: Window) -> set[int]:
+    """How long windows of a kind may be, in nanoseconds; clocks are changed by half an hour, one or
+    two. Of ``Order`` this says nothing: those are of any length."""
+    if isinstance(kind, Day | Shift):
+        changes = (0, 1_800, 3_600, 7_200)
+        spans = [(end - start) * MINUTE_NS for start, end in kind.shifts]
+        return {span + sign * s * NS_PER_S for span in spans for s in changes for sign in (1, -1)}
+    return {kind.nominal_ns}
+
+
 # by calendar ------------------------------------------------------------------------------------
 
 
@@ -370,7 +397,18 @@ def ordered(labels: Iterable[str]) -> tuple[str, ...]:
 
 def labels_of(windows: Iterable[Window], span: Span) -> list[str]:
     """What people call a window that lies there; nothing where only an order's could."""
-    return [w.label for w in windows if span in w.over(span.start_ns, span.start_ns + 1)]
+    return [w.label for w in windows if lies(w, span)]
+
+
+def naming(windows: Callable[[], Iterable[Window]]) -> Callable[[Span], tuple[str, ...]]:
+    """What tells the labels of a window, or ``order`` where only an order's could lie there. It
+    remembers the latest, for rows come window by window; of any other it asks for ``windows``."""
+
+    @lru_cache(10_000)
+    def names(span: Span) -> tuple[str, ...]:
+        return tuple(labels_of(windows(), span)) or (Order.label,)
+
+    return names
 
 
 def longest(windows: Sequence[Window]) -> Window:

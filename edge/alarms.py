@@ -32,12 +32,11 @@ Windows that a recording's end cuts short raise and clear nothing.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from config.alarms import PREFIX, Rule
-from config.windows import Day, Every, Shift, Sliding, Span, Window
+from config.windows import Every, Sliding, Window, lies
 from edge.rows import ALL, Row
 from ingest.messages import Asset
 
@@ -255,7 +254,7 @@ class Alarms:
 
     def _has(self, rule: Rule, row: Row) -> bool:
         """Whether a row's window is of the kind that a rule goes by."""
-        return _lies(self._kinds[rule.name], row.window_start_ns, row.window_length_ns)
+        return lies(self._kinds[rule.name], row.span)
 
     def _means(self, rule: Rule, asset: Asset, kind_of: Callable[[Asset], str | None]) -> bool:
         key = (rule.name, asset)
@@ -321,7 +320,7 @@ FAR_NS = 2**63 - 1
 
 def end_ns(row: Row) -> int:
     """When a row's window ends."""
-    return row.window_start_ns + row.window_length_ns
+    return row.span.end_ns
 
 
 def is_alarm(row: Row) -> bool:
@@ -368,17 +367,3 @@ def _verdict(rule: Rule, row: Row) -> int:
 
 def _gone(row: Row) -> Row:
     return row._replace(gone=True)
-
-
-@lru_cache(8_192)
-def _in_calendar(kind: Day | Shift, start_ns: int, length_ns: int) -> bool:
-    return Span(start_ns, start_ns + length_ns) in kind.over(start_ns, start_ns + 1)
-
-
-def _lies(kind: Window, start_ns: int, length_ns: int) -> bool:
-    """Whether there is such a window of a kind; the same as asking ``over``, and quick."""
-    if isinstance(kind, Every):
-        return length_ns == kind.length_ns and start_ns % length_ns == 0
-    if isinstance(kind, Sliding):
-        return length_ns == kind.length_ns and start_ns % kind.step_ns == 0
-    return isinstance(kind, Day | Shift) and _in_calendar(kind, start_ns, length_ns)

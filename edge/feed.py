@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from config.windows import Order, Span, Window, labels_of
+from config.windows import Window, naming
 from edge.hops import Hops
 from edge.rows import Row
 from edge.store import RowStore
@@ -54,8 +54,6 @@ WAITING = 200_000
 Some 100 MB. A run at full speed gives its feed a turn only between two batches, a few dozen rows
 each: it needs room for most of the rows of a day, and delivers them at the end.
 """
-CALLED = 10_000
-"""Windows whose names are remembered."""
 IN_FLIGHT = 500
 """Rows written without a PUBACK; the broker may ask for fewer."""
 DRAIN_S = 60.0
@@ -106,7 +104,7 @@ class Feed:
     ) -> None:
         self._session = session
         self._about = about
-        self._windows = tuple(windows)
+        self._names = naming(lambda: windows)
         self._allows = allows
         self._most = most
         self._fed = Fed()
@@ -116,7 +114,6 @@ class Feed:
         self.hops: Hops | None = None
         """Where it is counted how long a row took, from its offer to the broker's word."""
         self._latest_ns: dict[str, int] = {}
-        self._called: dict[Span, list[str]] = {}
         self._moved = asyncio.Event()
         session.on_ready = self._on_ready
         session.on_puback = self._on_puback
@@ -141,9 +138,7 @@ class Feed:
     def offer(self, rows: Iterable[Row], revision: Callable[[Row], int]) -> None:
         """Feed what is allowed of some rows, each with its ``revision``; never waits."""
         for row in rows:
-            for window in self._labels(
-                Span(row.window_start_ns, row.window_start_ns + row.window_length_ns)
-            ):
+            for window in self._names(row.span):
                 self._fed.offered += 1
                 if not self._allows(row, window):
                     self._fed.withheld += 1
@@ -156,14 +151,6 @@ class Feed:
                     self._waiting.popitem(last=False)
                     self._fed.dropped += 1
         self._write()
-
-    def _labels(self, span: Span) -> Sequence[str]:
-        """What the windows of a row are called; a row may be of several kinds."""
-        if span not in self._called:
-            if len(self._called) > CALLED:
-                self._called.clear()
-            self._called[span] = labels_of(self._windows, span) or [Order.label]
-        return self._called[span]
 
     async def drained(self) -> bool:
         """Wait until all is delivered: at most ``DRAIN_S``, and ``SILENCE_S`` for no answer."""

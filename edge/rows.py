@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from operator import attrgetter
 from typing import NamedTuple
 
-from config.windows import Order, Span, Window
+from config.windows import Order, Span, Window, lies
 from ingest.messages import Asset
 
 ALL = "-"
@@ -41,6 +41,11 @@ class Row(NamedTuple):
     def key(self) -> Key:
         """What a store upserts by."""
         return self.asset, self.kpi, self.window_length_ns, self.window_start_ns
+
+    @property
+    def span(self) -> Span:
+        """Where its window lies."""
+        return Span(self.window_start_ns, self.window_start_ns + self.window_length_ns)
 
 
 ORDER_NUMBER = "order_number"
@@ -125,12 +130,9 @@ def rows_in(rows: Iterable[Row], kind: Window) -> list[Row]:
     """Rows whose windows are of one kind."""
     found = list(rows)
     if isinstance(kind, Order):
-        orders = {(r.asset, r.window_start_ns, r.window_length_ns)
-                  for r in found if r.kpi == ORDER_NUMBER}  # fmt: skip
-        return [r for r in found if (r.asset, r.window_start_ns, r.window_length_ns) in orders]
-    places = {row[2:4] for row in found}
-    meant = {p for p in places if Span(p[0], p[0] + p[1]) in kind.over(p[0], p[0] + 1)}
-    return [row for row in found if row[2:4] in meant and row.kpi != ORDER_NUMBER]
+        orders = {(row.asset, row.span) for row in found if row.kpi == ORDER_NUMBER}
+        return [row for row in found if (row.asset, row.span) in orders]
+    return [row for row in found if row.kpi != ORDER_NUMBER and lies(kind, row.span)]
 
 
 def digest(rows: Iterable[Row]) -> str:

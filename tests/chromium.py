@@ -31,7 +31,7 @@ def find() -> tuple[str, str]:
 
 
 @contextmanager
-def browser(folder: Path, width: int = 1920, height: int = 1080) -> Iterator["Browser"]:
+def browser(folder: Path, width: int, height: int) -> Iterator["Browser"]:
     """A browser with a profile of its own in ``folder``, which is left behind."""
     program, driver = find()
     options = ChromeOptions()
@@ -52,6 +52,29 @@ def browser(folder: Path, width: int = 1920, height: int = 1080) -> Iterator["Br
         yield Browser(chrome, width, height)
     finally:
         chrome.quit()
+
+
+def desktop(width: int, height: int) -> tuple[Any, Any]:
+    """Two fixtures for a module that has an ``address``: ``window``, one for all its tests; and
+    ``browser``, the same, after whose test the console must be clean, and nobody else asked."""
+
+    @pytest.fixture(scope="module")
+    def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+        with browser(tmp_path_factory.mktemp("profile"), width, height) as found:
+            yield found
+
+    @pytest.fixture
+    def watched(window: Browser, address: str) -> Iterator[Browser]:
+        window.resize(width, height)
+        window.cookie(address, beilun_theme="dark", beilun_language="en")
+        window.complaints()
+        window.hosts()
+        yield window
+        complaints, hosts = window.complaints(), window.hosts()
+        assert complaints == [], complaints
+        assert hosts == {"127.0.0.1"}, hosts
+
+    return window, watched
 
 
 class Browser:

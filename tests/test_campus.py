@@ -668,6 +668,18 @@ def store_at(url: str) -> Server:
     return Server(url, bucket="b", token="secret", timeout_ns=5 * NS_PER_S)
 
 
+def leading(monkeypatch: pytest.MonkeyPatch, name: str) -> list[str]:
+    """Where a name leads from now on: first to this machine, and wherever it is changed to."""
+    leads = ["127.0.0.1"]
+    asked = socket.getaddrinfo
+
+    def elsewhere(host: Any, port: Any, *more: Any, **other: Any) -> Any:
+        return asked(leads[0] if host == name else host, port, *more, **other)
+
+    monkeypatch.setattr(socket, "getaddrinfo", elsewhere)
+    return leads
+
+
 @linux
 class TestStore:
     def test_within_the_campus_every_byte_is_counted_headers_too(self) -> None:
@@ -697,13 +709,7 @@ class TestStore:
     def test_a_name_that_comes_to_lead_outside_is_not_followed(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        leads = ["127.0.0.1"]
-        asked = socket.getaddrinfo
-
-        def elsewhere(host: Any, port: Any, *more: Any, **other: Any) -> Any:
-            return asked(leads[0] if host == "store.test" else host, port, *more, **other)
-
-        monkeypatch.setattr(socket, "getaddrinfo", elsewhere)
+        leads = leading(monkeypatch, "store.test")
         with ear(AWAY) as store, guarding(campus()):
             # Nobody is there at first: it is judged once there is.
             with contextlib.closing(store_at(f"http://store.test:{store.port}")) as server:
@@ -779,13 +785,7 @@ class TestWebhook:
     def test_a_name_that_comes_to_lead_outside_is_not_followed(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        leads = ["127.0.0.1"]
-        asked = socket.getaddrinfo
-
-        def elsewhere(host: Any, port: Any, *more: Any, **other: Any) -> Any:
-            return asked(leads[0] if host == "far.test" else host, port, *more, **other)
-
-        monkeypatch.setattr(socket, "getaddrinfo", elsewhere)
+        leads = leading(monkeypatch, "far.test")
         with ear(AWAY) as far, guarding(campus()):
             with contextlib.closing(webhook_at(f"http://far.test:{far.port}/x")) as server:
                 leads[0] = AWAY

@@ -552,22 +552,7 @@ def address(recorded: Path, other: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Browser]:
-    with chromium.browser(tmp_path_factory.mktemp("profile")) as found:
-        yield found
-
-
-@pytest.fixture
-def browser(window: chromium.Browser, address: str) -> Iterator[chromium.Browser]:
-    """A desktop's window; after each test the console must be clean, and nobody else asked."""
-    window.resize(1600, 900)
-    window.cookie(address, beilun_theme="dark", beilun_language="en")
-    window.complaints()
-    window.hosts()
-    yield window
-    assert window.complaints() == []
-    assert window.hosts() == {"127.0.0.1"}
+window, browser = chromium.desktop(1600, 900)
 
 
 def open_at(browser: chromium.Browser, address: str, path: str, **query: str) -> None:

@@ -182,6 +182,16 @@ class TestOutbox:
         [entry] = books.outbox.pending(9)
         assert "value=2.0" in entry.lines[0] and "revision=1i" in entry.lines[0]
 
+    def test_an_outbox_that_was_there_is_not_new(self, books: Books) -> None:
+        assert books.outbox.new
+        books.recording.close()
+        again = Books(books.recording.path)
+        with again.recording:
+            assert not again.outbox.new
+            other = Outbox(again.recording, WINDOWS, most=9, name="other")
+            other.prepare()
+            assert other.new
+
     def test_a_rolled_back_row_is_not_owed(self, books: Books) -> None:
         with pytest.raises(sqlite3.Error):
             books.store.write([row(0), row(1)._replace(n=None)])  # type: ignore[arg-type]

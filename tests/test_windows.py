@@ -31,7 +31,10 @@ from config.windows import (
     Span,
     Window,
     labels_of,
+    lengths_of,
+    lies,
     longest,
+    naming,
     ordered,
     shift_minutes,
     spelt,
@@ -155,10 +158,45 @@ def test_over_and_ending_agree(kind: Window, minute: int, minutes: int) -> None:
         assert span in kind.over(span.start_ns, span.start_ns + 1)
         assert span in kind.over(span.end_ns - 1, span.end_ns)
         assert span not in kind.over(span.end_ns, span.end_ns + 1)
+        assert span.length_ns in lengths_of(kind)
     if not isinstance(kind, Sliding):  # side by side: no gap, no overlap
         assert spans[0].start_ns <= first
         assert spans[-1].end_ns >= last
         assert all(a.end_ns == b.start_ns for a, b in itertools.pairwise(spans))
+
+
+@settings(deadline=None)
+@given(st.one_of(KINDS, st.just(Order())), KINDS, st.integers(-(10**4), 400 * 1_440))
+def test_a_span_lies_in_a_kind_where_over_has_it(kind: Window, by: Window, minute: int) -> None:
+    """Also asked of windows of another kind, and of spans that are off by a little."""
+    t_ns = at("UTC", "2026-01-01T00:00") + minute * MINUTE
+    spans = [*kind.over(t_ns, t_ns + 1)[:5], *by.over(t_ns, t_ns + 1)[:5]]
+    for (start, end), a, b in itertools.product(spans, (0, 1, -MINUTE), (0, -1, MINUTE)):
+        span = Span(start + a, end + b)
+        assert lies(kind, span) == (span in kind.over(span.start_ns, span.start_ns + 1))
+
+
+def test_names_are_looked_up_once_and_the_oldest_forgotten() -> None:
+    asked = 0
+
+    def in_use() -> tuple[Window, ...]:
+        nonlocal asked
+        asked += 1
+        return Every(HOUR), Sliding(HOUR, MINUTE), Order()
+
+    names = naming(in_use)
+    for _ in range(3):
+        assert names(Span(0, HOUR)) == ("1h", "1h/1m")
+        assert names(Span(MINUTE, MINUTE + HOUR)) == ("1h/1m",)
+        assert names(Span(1, 2)) == ("order",)
+    assert asked == 3
+    for start_ns in range(2, 20_000):
+        assert names(Span(start_ns, start_ns + 1)) == ("order",)
+    before = asked
+    assert names(Span(19_999, 20_000)) == ("order",)
+    assert asked == before
+    assert names(Span(0, HOUR)) == ("1h", "1h/1m")
+    assert asked == before + 1
 
 
 @given(st.sampled_from(ZONES), st.integers(0, 400))

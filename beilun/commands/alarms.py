@@ -1,6 +1,5 @@
 """Alarm rules in force, what a recording raised, and sending its alarms to a webhook."""
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,7 +68,6 @@ def send(
     from beilun import remote
     from beilun.composing import recorded_campus, recorded_policy
     from edge.alarms import Alarms
-    from edge.sinks.forward import forwarding
     from edge.store import RowStore
     from ingest.boundary import guarding
     from ingest.recording import Recording
@@ -82,25 +80,13 @@ def send(
     with Recording.open(file) as readable:
         rules, windows = alarming.recorded_rules(readable), recorded_policy(readable).windows
         within = recorded_campus(readable)
-        owed = readable.db.execute(
-            "SELECT 1 FROM sqlite_master WHERE name = 'webhook_outbox'"
-        ).fetchone()
     with guarding(within), Recording.create(file) as recording:
         store = RowStore(recording)
         store.prepare()
         alarms = Alarms(rules, windows, store)
         with alarming.posting(effective.webhook, recording, alarms) as poster:
             assert poster is not None
-            if everything or owed is None:
-                poster.outbox.owe_all()
-
-            async def main() -> None:
-                async with forwarding(poster):
-                    pass
-
-            asyncio.run(main())
-            console.out(*remote.lines(poster, "Webhook", "alarms send"))
-            return remote.exit_code(poster)
+            return remote.send(poster, "webhook", everything=everything)
 
 
 def _of_file(path: Path) -> "tuple[Rule, ...]":

@@ -157,7 +157,7 @@ def command(
         if forwarder is not None:
             console.out(*remote.lines(forwarder))
         if poster is not None:
-            console.out(*remote.lines(poster, "Webhook", "alarms send"))
+            console.out(*remote.lines(poster, "webhook"))
         kept = remote.exit_code(forwarder) or remote.exit_code(poster)
         if boundary is not None and fence is not None:
             recording.set_entries(side("edge"), boundary.entries())

@@ -18,6 +18,7 @@ from beilun.composing import (
     Stop,
     address_of,
     edge_header,
+    failure_of,
     fresh,
     new_run,
     policy_of,
@@ -169,7 +170,7 @@ def command(
         if forwarder is not None:
             crossed = [*remote.lines(forwarder), *([""] if crossed else []), *crossed]
         if poster is not None:
-            told = remote.lines(poster, "Webhook", "alarms send")
+            told = remote.lines(poster, "webhook")
             crossed = [*told, *([""] if crossed else []), *crossed]
         if raised := alarming.lines(ending.rows, rules):
             crossed = [*raised, *([""] if crossed else []), *crossed]
@@ -405,9 +406,4 @@ def _failure(code: int | None, said: str) -> BeilunError:
     """The error of the simulating half, in its own words."""
     if code is not None and code < 0:
         return BeilunError(f"the simulating half was killed ({signal.Signals(-code).name})")
-    lines = [line for line in said.strip().splitlines() if not line.startswith("exit ")]
-    told = "\n".join(lines[-12:]).removeprefix("error: ") or f"exit code {code}"
-    error = UnreachableError if code == Exit.UNREACHABLE else BeilunError
-    failed = error(f"the simulating half failed: {told}")
-    failed.exit = Exit(code) if code in set(Exit) else Exit.BUG
-    return failed
+    return failure_of("the simulating half failed", code, said)

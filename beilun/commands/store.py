@@ -1,6 +1,5 @@
 """``beilun store``: what a remote store does with rows, and sending it what it is still owed."""
 
-import asyncio
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -47,7 +46,6 @@ def send(
 ) -> Exit:
     """Send the rows that a store was not told, or all of them."""
     from beilun.composing import recorded_campus, recorded_policy
-    from edge.sinks.forward import forwarding
     from edge.store import RowStore
     from ingest.boundary import guarding
     from ingest.recording import Recording
@@ -57,18 +55,8 @@ def send(
         raise UsageError("name the store", hint=f"beilun store send {file} --store http://…:8086")
     with Recording.open(file) as readable:
         windows, within = recorded_policy(readable).windows, recorded_campus(readable)
-        owed = readable.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'outbox'").fetchone()
     with guarding(within), Recording.create(file) as recording:
         RowStore(recording).prepare()
         with remote.remote(effective.store, recording, windows) as forwarder:
             assert forwarder is not None
-            if everything or owed is None:
-                forwarder.outbox.owe_all()
-
-            async def main() -> None:
-                async with forwarding(forwarder):
-                    pass
-
-            asyncio.run(main())
-            console.out(*remote.lines(forwarder))
-            return remote.exit_code(forwarder)
+            return remote.send(forwarder, everything=everything)

@@ -30,7 +30,7 @@ from beilun import console
 from config.alarms import PREFIX, SEVERITIES
 from config.errors import ConfigError, Exit, RecordingError
 from config.units import NS_PER_S, format_duration, format_time
-from config.windows import MINUTE_NS, Day, Order, Shift, Span, Window, spelt, window
+from config.windows import Order, Span, Window, lengths_of, lies, spelt, window
 from edge.rows import ORDER_NUMBER
 
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ def _rows(db: sqlite3.Connection, chosen: Chosen) -> dict[tuple[str, ...], list[
     orders: set[tuple[str, str, str, str, int, int]] = set()
     if isinstance(kind, Order):
         orders.update(db.execute(ORDERS, (ORDER_NUMBER,)))
-    lengths = {order[4] for order in orders} or _lengths(kind)
+    lengths = {order[4] for order in orders} or lengths_of(kind)
     found: dict[tuple[str, ...], list[_Row]] = {}
     for number, *names, length_ns in db.execute(SERIES).fetchall():
         site, area, line, asset, kpi, _ = names
@@ -322,20 +322,11 @@ def _rows(db: sqlite3.Connection, chosen: Chosen) -> dict[tuple[str, ...], list[
                 meant = (site, area, line, asset, length_ns, start_ns) in orders
             else:
                 span = Span(start_ns, start_ns + length_ns)
-                meant = kpi != ORDER_NUMBER and span in kind.over(start_ns, start_ns + 1)
+                meant = kpi != ORDER_NUMBER and lies(kind, span)
             if meant:
                 row = (start_ns, length_ns, *rest)
                 found.setdefault(tuple(names), []).append(row)
     return {key: sorted(rows, reverse=True)[:SHOWN] for key, rows in found.items()}
-
-
-def _lengths(kind: Window) -> set[int]:
-    """How long a window of this kind may be; clocks are changed by half an hour, one or two."""
-    if isinstance(kind, Day | Shift):
-        changes = (0, 1_800, 3_600, 7_200)
-        spans = [(end - start) * MINUTE_NS for start, end in kind.shifts]
-        return {span + sign * s * NS_PER_S for span in spans for s in changes for sign in (1, -1)}
-    return {kind.nominal_ns}
 
 
 def _kind(db: sqlite3.Connection, path: Path, label: str) -> Window:

@@ -626,8 +626,7 @@ class Narrowed(Reader):
         """Whether a row may be shown."""
         if row.kpi == ORDER_NUMBER or row.kpi.startswith(PREFIX):
             return False
-        end_ns = row.window_start_ns + row.window_length_ns
-        return self.shows(row.asset, row.window_start_ns, end_ns)
+        return self.shows(row.asset, *row.span)
 
     def _shown(self, rows: Sequence[Row]) -> list[Row]:
         return [row for row in rows if self.allows(row)]

@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from beilun.serving.access import ANYBODY, Narrowed, Viewer
-from beilun.serving.feed import Feed, Names, Stream, Wanted, as_json, following
+from beilun.serving.feed import Feed, Stream, Wanted, as_json, following
 from beilun.serving.gate import problem
 from beilun.serving.reading import Reader
 from config.errors import BeilunError, RecordingError, UsageError
@@ -148,7 +148,6 @@ class _Api:
     def __init__(self, reader: Reader, app: FastAPI) -> None:
         self._reader = reader
         self._app = app
-        self._names = Names(reader.kinds)
         self._known = frozenset(kpis.load())
 
     def add(self) -> None:

@@ -33,7 +33,7 @@ from beilun.serving.reading import Reader
 from config.errors import RecordingError
 from config.globs import asset_matches
 from config.units import format_time
-from config.windows import Order, Span, Window, labels_of
+from config.windows import Order, naming
 from edge.rows import ALL, Row
 
 LOOK_S = 0.1
@@ -82,14 +82,13 @@ def path_of(row: Row) -> str:
 
 def as_json(row: Row, windows: tuple[str, ...]) -> dict[str, object]:
     """A row as the API tells it."""
-    end_ns = row.window_start_ns + row.window_length_ns
     return {
         "asset": path_of(row),
         "kpi": row.kpi,
         "unit": row.unit,
         "window": windows[0] if windows else Order.label,
         "start": format_time(row.window_start_ns),
-        "end": format_time(end_ns),
+        "end": format_time(row.span.end_ns),
         "value": row.value,
         "n": row.n,
         "late": row.late,
@@ -98,29 +97,12 @@ def as_json(row: Row, windows: tuple[str, ...]) -> dict[str, object]:
     }
 
 
-class Names:
-    """What the windows of rows are called."""
-
-    def __init__(self, windows: Callable[[], tuple[Window, ...]]) -> None:
-        self._windows = windows
-        self._called: dict[Span, tuple[str, ...]] = {}
-
-    def of(self, row: Row) -> tuple[str, ...]:
-        """Labels of a row's window; of an order's none."""
-        span = Span(row.window_start_ns, row.window_start_ns + row.window_length_ns)
-        if span not in self._called:
-            if len(self._called) > 10_000:
-                self._called.clear()
-            self._called[span] = tuple(labels_of(self._windows(), span)) or (Order.label,)
-        return self._called[span]
-
-
 class Feed:
     """The newest changes of a recording, for any number of followers; see ``following``."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._names = Names(reader.kinds)
+        self._names = naming(reader.kinds)
         self._ring: deque[Event] = deque(maxlen=RING)
         self._newest = 0
         self._moved = asyncio.Condition()
@@ -174,7 +156,7 @@ class Feed:
         return [self._event(number, row) for number, row in self._reader.changes(after, 2 * CHUNK)]
 
     def _event(self, number: int, row: Row) -> Event:
-        windows = self._names.of(row)
+        windows = self._names(row.span)
         data = msgspec.json.encode(as_json(row, windows))
         return Event(number, row, windows, b"id: %d\nevent: row\ndata: %s\n\n" % (number, data))
 

@@ -35,7 +35,7 @@ from config.errors import ConfigError, RecordingError, UsageError
 from config.globs import asset_matches
 from config.scenario import EdgeSettings, Expect, Scenario
 from config.units import NS_PER_S
-from config.windows import MINUTE_NS, Day, Order, Shift, Span, Window
+from config.windows import Order, Span, Window, lengths_of, lies
 from edge.measures.situations import STATE_HOLD_NS
 from edge.rows import ALL, ORDER_NUMBER, Row
 from ingest.bins import delay_of
@@ -69,16 +69,10 @@ class StateSpan(NamedTuple):
     state: str
     """PackML, like ``EXECUTE``."""
     reason: str
-    """Empty, or one of ``REASONS``."""
-
-
-REASONS = (
-    "corrective", "preventive", "setup", "maintenance", "manual", "protective_stop", "grip_lost",
-    "not_planned", "internal", "external", "aborted", "waiting", "charging",
-)  # fmt: skip
-"""Why a unit is in its state, as far as it told: maintenance of two kinds; the unit's mode; an
-arm's stops; no planned time; a cause inside (HELD) or outside (SUSPENDED: blocked or starved); a
-vehicle that waits for others, or charges."""
+    """Why, as far as it told, or empty: ``corrective`` or ``preventive`` maintenance; the unit's
+    mode (``setup``, ``maintenance``, ``manual``); an arm's ``protective_stop`` or ``grip_lost``; no
+    planned time (``not_planned``); a cause that is ``internal`` (HELD) or ``external`` (SUSPENDED:
+    blocked or starved); ``aborted``; a vehicle that is ``waiting`` for others, or ``charging``."""
 
 
 class Place(NamedTuple):
@@ -394,7 +388,7 @@ class Reader:
         ]
         if isinstance(kind, Order):
             return self._last_of_orders(chosen, t_ns)
-        lengths = _lengths(kind)
+        lengths = lengths_of(kind)
         newest: dict[tuple[Asset, str], Row] = {}
         for entry in chosen:
             if entry.length_ns not in lengths:
@@ -416,15 +410,16 @@ class Reader:
         kind = self._kind(window)
         found: list[Row] = []
         orders = self._order_windows(asset) if isinstance(kind, Order) else set[Span]()
-        lengths = {span.length_ns for span in orders} or _lengths(kind)
+        lengths = {span.length_ns for span in orders} or lengths_of(kind)
         for entry in self._by(kpi):
             if entry.asset != asset or entry.length_ns not in lengths:
                 continue
             args = (entry.number, from_ns - entry.length_ns, to_ns - entry.length_ns)
-            for row in self._rows(entry, self._many(_RANGE, args)):
-                span = Span(row.window_start_ns, row.window_start_ns + row.window_length_ns)
-                if span in orders or (not orders and _is_of(kind, span)):
-                    found.append(row)
+            found += (
+                row
+                for row in self._rows(entry, self._many(_RANGE, args))
+                if row.span in orders or (not orders and lies(kind, row.span))
+            )
         found.sort(key=lambda row: (row.window_start_ns, row.window_length_ns))
         if len(found) <= most:
             return found
@@ -455,7 +450,7 @@ class Reader:
                 continue
             if isinstance(kind, Order):
                 orders = self._order_windows(entry.asset)
-            elif entry.length_ns in _lengths(kind):
+            elif entry.length_ns in lengths_of(kind):
                 orders = None
             else:
                 continue
@@ -464,8 +459,7 @@ class Reader:
                 first_ns = max(first_ns, after[1])
             args = (entry.number, first_ns, to_ns - entry.length_ns)
             for row in self._rows(entry, self._each(_RANGE, args)):
-                span = Span(row.window_start_ns, row.window_start_ns + entry.length_ns)
-                if span not in orders if orders is not None else not _is_of(kind, span):
+                if row.span not in orders if orders is not None else not lies(kind, row.span):
                     continue
                 if len(out) == limit:
                     return out, (entry.number, row.window_start_ns - 1)
@@ -492,7 +486,7 @@ class Reader:
         kind = self._kind(window)
         orders = self._order_windows(asset) if isinstance(kind, Order) else set[Span]()
         found: list[tuple[int, int, float | None]] = []
-        for length_ns in {span.length_ns for span in orders} or _lengths(kind):
+        for length_ns in {span.length_ns for span in orders} or lengths_of(kind):
             rows = self._many(
                 "SELECT window_start_ns, value FROM truth WHERE asset = ? AND kpi = ?"
                 " AND window_length_ns = ? AND window_start_ns > ? AND window_start_ns <= ?",
@@ -500,7 +494,7 @@ class Reader:
             )
             for start_ns, value in rows:
                 span = Span(start_ns, start_ns + length_ns)
-                if span in orders or (not orders and _is_of(kind, span)):
+                if span in orders or (not orders and lies(kind, span)):
                     found.append((start_ns, length_ns, value))
         return sorted(found)
 
@@ -552,8 +546,8 @@ class Reader:
                 if row.value:
                     raised = raised or row
                 elif raised is not None:
-                    if _end_ns(row) >= since_ns:
-                        found.append(self._alarm(rule, said, raised, _end_ns(row)))
+                    if row.span.end_ns >= since_ns:
+                        found.append(self._alarm(rule, said, raised, row.span.end_ns))
                     raised = None
             if raised is not None:
                 found.append(self._alarm(rule, said, raised, None))
@@ -580,7 +574,7 @@ class Reader:
                 value = None if row is None else row.value
         text = {"en": name, "zh": name} if rule is None else rule.text.model_dump()
         severity = "warning" if rule is None else rule.severity
-        return AlarmSpan(name, raised.asset, _end_ns(raised), cleared_ns, severity, text, value)
+        return AlarmSpan(name, raised.asset, raised.span.end_ns, cleared_ns, severity, text, value)
 
     # what devices said --------------------------------------------------------------------------
 
@@ -928,8 +922,7 @@ class Reader:
         """Windows of another kind may have the same length, so the first found may not be meant."""
         found = self._each(_LAST, (entry.number, t_ns - entry.length_ns))
         for row in self._rows(entry, found):
-            start_ns = row.window_start_ns
-            if _is_of(kind, Span(start_ns, start_ns + entry.length_ns)):
+            if lies(kind, row.span):
                 return row
         return None
 
@@ -967,23 +960,6 @@ def _is_kpi(name: str) -> bool:
 def _path(asset: Asset) -> str:
     """As globs mean it: roll-ups are shorter."""
     return "/".join(level for level in asset if level != ALL)
-
-
-def _end_ns(row: Row) -> int:
-    return row.window_start_ns + row.window_length_ns
-
-
-def _is_of(kind: Window, span: Span) -> bool:
-    return span in kind.over(span.start_ns, span.start_ns + 1)
-
-
-def _lengths(kind: Window) -> set[int]:
-    """How long windows of a kind may be; clocks are changed by half an hour, one or two."""
-    if isinstance(kind, Day | Shift):
-        changes = (0, 1_800, 3_600, 7_200)
-        spans = [(end - start) * MINUTE_NS for start, end in kind.shifts]
-        return {span + sign * s * NS_PER_S for span in spans for s in changes for sign in (1, -1)}
-    return {kind.nominal_ns}
 
 
 def _layout_of(scenario: str) -> Layout | None:

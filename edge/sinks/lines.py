@@ -21,8 +21,6 @@ _TAG = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ "})
 _NO_TAG = str.maketrans(dict.fromkeys("\n\r\t\\", "_"))
 """A tag value has no line ends, and a backslash at its end would eat what follows."""
 
-FIRST_NS, LAST_NS = -(2**63) + 2, 2**63 - 2
-"""The stamps that InfluxDB can store."""
 AHEAD_NS = 60 * NS_PER_S
 """How far a window may start ahead of this machine's clock: servers drop in silence what lies in
 the future (VictoriaMetrics: by two days), or keep it where no query looks."""

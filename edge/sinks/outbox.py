@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from config.windows import Order, Span, Window, labels_of
+from config.windows import Window, naming
 from edge.rows import Row
 from edge.sinks.lines import line_of
 from ingest.messages import Asset
@@ -149,13 +149,18 @@ class Outbox:
         self._kpis = kpis
         self._line_of = write
         self._db = recording.db
-        self._windows = tuple(windows)
+        self._names = naming(lambda: windows)
         self._most = most
         self.now_s = clock
-        self._called: dict[Span, tuple[str, ...]] = {}
+        self.new = False
+        """Whether nothing was ever owed before ``prepare``."""
 
     def prepare(self) -> None:
         """Owe every row that changes from now on; the tables of the rows must be there."""
+        found = self._db.execute(
+            "SELECT 1 FROM sqlite_master WHERE name = ?", (self._tables["box"],)
+        )
+        self.new = found.fetchone() is None
         self._db.executescript(self._sql(_SCHEMA))
         of = _OF.format(kpis=self._kpis) if self._kpis else ""
         for table in ("row", "gone"):
@@ -180,17 +185,9 @@ class Outbox:
                 row = Row(asset, kpi, start_ns, length_ns, None, 0, 0, unit, left or 0, gone=True)
             else:
                 row = Row(asset, kpi, start_ns, length_ns, value, n, late, unit, revision)
-            lines = tuple(self._line_of(row, called) for called in self._names(row))
+            lines = tuple(self._line_of(row, called) for called in self._names(row.span))
             out.append(Entry(number, times, start_ns, lines))
         return out
-
-    def _names(self, row: Row) -> tuple[str, ...]:
-        span = Span(row.window_start_ns, row.window_start_ns + row.window_length_ns)
-        if span not in self._called:
-            if len(self._called) > 10_000:
-                self._called.clear()
-            self._called[span] = tuple(labels_of(self._windows, span) or [Order.label])
-        return self._called[span]
 
     def accepted(self, entries: Sequence[Entry]) -> None:
         """The server took them. One that was amended meanwhile is another entry, and waits."""
