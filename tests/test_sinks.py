@@ -505,9 +505,9 @@ class TestKilled:
             to = ("--broker", f"mqtt://{broker.address.host}:{broker.address.port}", "--run", "r1")
             words = ("edge", "--once", *to, "--store", store.url, "-o", "e.beilun")
             edge = beilun(tmp_path, *words)
-            factory = beilun(
-                tmp_path, "simulate", "quickstart", "--for", "10m", "--own", "own.sim", *to
-            )
+            # At a pace: an edge that starts again must not find the end of the run waiting for it.
+            paced = ("--for", "10m", "--speed", "30")
+            factory = beilun(tmp_path, "simulate", "quickstart", *paced, "--own", "own.sim", *to)
             try:
                 for least in (1_000, 3_000):
                     wait_for(lambda least=least: accepted(tmp_path / "e.beilun") > least)
