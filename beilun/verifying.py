@@ -239,8 +239,7 @@ def _sort_in(
         for kpi, asset in wanted:
             if row.kpi != kpi or not asset_matches(asset, asset_path(row.asset)):
                 continue
-            span = Span(row.window_start_ns, row.window_start_ns + row.window_length_ns)
-            other = found.setdefault(((kpi, asset), span), row)
+            other = found.setdefault(((kpi, asset), row.span), row)
             if other.asset != row.asset:
                 both = f"{asset_path(other.asset)} and {asset_path(row.asset)}"
                 raise ConfigError(
@@ -248,7 +247,7 @@ def _sort_in(
                     at="claims",
                     hint="write the whole path, with slashes",
                 )
-            found[(kpi, asset), span] = row
+            found[(kpi, asset), row.span] = row
 
 
 # many runs --------------------------------------------------------------------------------------

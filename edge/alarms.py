@@ -78,12 +78,12 @@ class Standing(NamedTuple):
     @property
     def raised_ns(self) -> int:
         """When it was known: at the end of the window that raised it."""
-        return end_ns(self.raised)
+        return self.raised.span.end_ns
 
     @property
     def cleared_ns(self) -> int | None:
         """When it was known to be over."""
-        return None if self.cleared is None else end_ns(self.cleared)
+        return None if self.cleared is None else self.cleared.span.end_ns
 
 
 @dataclass(slots=True)
@@ -150,7 +150,7 @@ class Alarms:
                     continue
                 watch = self._watches.setdefault((rule.row_name, asset), _Watch())
                 for row in self._past.since(asset, rule.kpi, 0, self._length_ns(rule)):
-                    if self._has(rule, row) and end_ns(row) <= until_ns:
+                    if self._has(rule, row) and row.span.end_ns <= until_ns:
                         out += self._next(rule, watch, row)
         return out
 
@@ -309,18 +309,13 @@ class Alarms:
             "condition": rule.condition,
             "threshold": rule.limit,
             "window": rule.window,
-            "raised_ns": None if raised is None else end_ns(raised),
-            "changed_ns": end_ns(row),
+            "raised_ns": None if raised is None else raised.span.end_ns,
+            "changed_ns": row.span.end_ns,
         }
 
 
 FAR_NS = 2**63 - 1
 """After every window."""
-
-
-def end_ns(row: Row) -> int:
-    """When a row's window ends."""
-    return row.span.end_ns
 
 
 def is_alarm(row: Row) -> bool:

@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 
 from config.errors import RecordingError
 from edge import kpis
-from edge.alarms import Alarms, end_ns
+from edge.alarms import Alarms
 from edge.engine import Engine
 from edge.gate import Ledger
 from edge.hops import Hops
@@ -169,7 +169,7 @@ class Pipeline:
         rows = self.engine.finish()
         self._put(rows)
         if self._alarms is not None:
-            whole = [row for row in rows if end_ns(row) <= self.engine.closed_ns]
+            whole = [row for row in rows if row.span.end_ns <= self.engine.closed_ns]
             self._watch(whole)
             self._put(self._alarms.finish())
 

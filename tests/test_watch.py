@@ -104,6 +104,7 @@ class TestAlarms:
         rows += [alarm("dcm04", "down", 0, 1.0)]
         alarmed(live, rows)
         RowStore(live).write([alarm("dcm04", "down", 0, 1.0)._replace(gone=True)])  # never was
+        assert not [line for line in looked(live).lines if line.kpi.startswith("alarm.")]
         told = [each.text(6 * MINUTE_NS) for each in looked(live).alarms]
         assert told == [
             "▲ critical  down  casting/line1/dcm02  since 1970-01-01T00:03:00Z, 3m",

@@ -313,7 +313,7 @@ def _rows(db: sqlite3.Connection, chosen: Chosen) -> dict[tuple[str, ...], list[
     for number, *names, length_ns in db.execute(SERIES).fetchall():
         site, area, line, asset, kpi, _ = names
         own = next((level for level in (asset, line, area) if level != "-"), "site")
-        if length_ns not in lengths:
+        if length_ns not in lengths or kpi.startswith(PREFIX):  # alarms stand above
             continue
         if not (fnmatchcase(kpi, chosen.kpi) and fnmatchcase(own, chosen.asset)):
             continue
