@@ -86,7 +86,7 @@ class Cycles(Meter):
 
     def log(self, start_ns: int, cycle_ns: Ints) -> None:
         """Whole cycles, one after the other from a time on."""
-        starts_ns = start_ns + np.cumsum(cycle_ns) - cycle_ns
+        starts_ns = start_ns + cycle_ns.cumsum() - cycle_ns
         self.log_parts(starts_ns, np.zeros_like(cycle_ns), cycle_ns, cycle_ns)
 
     def log_parts(self, start_ns: Ints, offset_ns: Ints, runs_ns: Ints, cycle_ns: Ints) -> None:
@@ -103,6 +103,15 @@ class Cycles(Meter):
             self._offset.append(offset_ns)
             self._runs.append(runs_ns)
             self._cycle.append(cycle_ns)
+
+    def log_rows(self, rows: Sequence[int]) -> None:
+        """``log_parts`` of plain numbers, four for each part: its start, its offset, for how long
+        it runs, and the length of its cycle."""
+        flat = array("q", rows)
+        self._start.extend(flat[::4])
+        self._offset.extend(flat[1::4])
+        self._runs.extend(flat[2::4])
+        self._cycle.extend(flat[3::4])
 
     def _parts(self, low: int, high: int) -> Parts:
         columns = (self._start, self._offset, self._runs, self._cycle)
@@ -161,7 +170,9 @@ class Cycles(Meter):
 
     def at(self, times: Times) -> Ints:
         """Readings at ascending times."""
-        return self.follow(times)[1]
+        if not len(times):
+            return np.empty(0, dtype=np.int64)
+        return self._energy(times, *self._look(times))
 
     def phase(self, times: Times) -> NDArray[np.intp]:
         """Number of the phase from 1 at ascending times, 0 between cycles. A phase begins at its

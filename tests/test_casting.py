@@ -329,14 +329,14 @@ def test_die_warms_with_fifteen_shots_and_cools_with_forty_minutes() -> None:
              hours=10, calendar=calendar), "c",
     )  # fmt: skip
     first_ns = cell.shots[0].end_ns - 60 * NS_PER_S
-    cell.reports(Stretch.every(START, first_ns, None))
+    cell.reports(Stretch.every(START, first_ns, 60 * NS_PER_S))
     assert cell._die.now_c[0] == pytest.approx(30.0)
-    cell.reports(Stretch.every(first_ns, first_ns + 15 * 60 * NS_PER_S, None))
+    cell.reports(Stretch.every(first_ns, first_ns + 15 * 60 * NS_PER_S, 60 * NS_PER_S))
     assert cell._die.now_c[0] == pytest.approx(220.0 - 190.0 * math.exp(-1.0))
     last_ns = cell.shots[-1].end_ns
-    cell.reports(Stretch.every(first_ns + 15 * 60 * NS_PER_S, last_ns, None))
+    cell.reports(Stretch.every(first_ns + 15 * 60 * NS_PER_S, last_ns, 60 * NS_PER_S))
     assert cell._die.now_c[0] == pytest.approx(220.0, abs=1e-6)
-    cell.reports(Stretch.every(last_ns, last_ns + 2_400 * NS_PER_S, None))
+    cell.reports(Stretch.every(last_ns, last_ns + 2_400 * NS_PER_S, 60 * NS_PER_S))
     assert cell._die.now_c[0] == pytest.approx(30.0 + 190.0 * math.exp(-1.0))
 
 
