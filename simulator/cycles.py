@@ -134,8 +134,8 @@ class Cycles(Meter):
             bounds = self._bounds(self._parts(self._known, high))
             drawn = (bounds[:, 1:] - bounds[:, :-1]) @ self._extra
             cells, rest = np.divmod(drawn.reshape(-1, _MARK).sum(axis=1), self.grid)
-            rest = np.cumsum(rest) + self._left[-1]
-            cells = np.cumsum(cells) + self._up[-1] + rest // self.grid
+            rest = rest.cumsum() + self._left[-1]
+            cells = cells.cumsum() + self._up[-1] + rest // self.grid
             self._up.frombytes(cells.tobytes())
             self._left.frombytes((rest % self.grid).tobytes())
             self._known = high
@@ -165,7 +165,7 @@ class Cycles(Meter):
             cells[1], rest[1] = up + self._up[mark], left
             spans = since[2:] - since[1:-1]
             cells[2:], rest[2:] = self._flow(watts[1:-1], spans)
-            cells, rest = np.cumsum(cells), np.cumsum(rest)
+            cells, rest = cells.cumsum(), rest.cumsum()
         return self._read(times, int(since[at[0]]), since[at], watts[at], cells[at], rest[at])
 
     def at(self, times: Times) -> Ints:
@@ -174,16 +174,9 @@ class Cycles(Meter):
             return np.empty(0, dtype=np.int64)
         return self._energy(times, *self._look(times))
 
-    def phase(self, times: Times) -> NDArray[np.intp]:
-        """Number of the phase from 1 at ascending times, 0 between cycles. A phase begins at its
-        bound, the first one at the cycle's start."""
-        if not len(times) or not len(self._start):
-            return np.zeros(len(times), dtype=np.intp)
-        at = self._look(times)[2]
-        return self._number[(at - 1) % len(self._ppm)]
-
     def follow(self, times: Times) -> tuple[NDArray[np.intp], Ints]:
-        """``phase`` and ``at`` together."""
+        """Number of the phase from 1 at ascending times, 0 between cycles, and readings. A phase
+        begins at its bound, the first one at the cycle's start."""
         if not len(times):
             return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.int64)
         mark, since, at = self._look(times)

@@ -635,13 +635,14 @@ class Unit:
     ) -> list[Report]:
         """The signals sampled, cut into panes; each is sent when it is full."""
         times: list[int] = stretch.times.tolist()
+        columns = list(ch.items())
         return [
             Columns(
                 self.asset,
                 "process",
                 times[high - 1],
                 times[low:high],
-                {name: values[low:high] for name, values in ch.items()},
+                {name: values[low:high] for name, values in columns},
             )
             for low, high in panes(stretch.times)
         ]
@@ -695,7 +696,7 @@ def panes(times: Times) -> list[tuple[int, int]]:
     if not len(times):
         return []
     numbers = (times - 1) // pane_of(spacing_of(times))
-    cuts = [0, *(np.nonzero(np.diff(numbers))[0] + 1).tolist(), len(times)]
+    cuts = [0, *((numbers[1:] != numbers[:-1]).nonzero()[0] + 1).tolist(), len(times)]
     return list(pairwise(cuts))
 
 
@@ -732,13 +733,13 @@ def event_reports(
 
 def rounded(values: Floats, decimals: int) -> list[float]:
     """Plain numbers with as many decimals as the instrument has."""
-    plain: list[float] = np.round(values, decimals).tolist()
+    plain: list[float] = values.round(decimals).tolist()
     return plain
 
 
 def rows_rounded(rows: Floats, decimals: int) -> list[list[float]]:
     """``rounded`` of some signals at once, a row each."""
-    plain: list[list[float]] = np.round(rows, decimals).tolist()
+    plain: list[list[float]] = rows.round(decimals).tolist()
     return plain
 
 

@@ -50,9 +50,9 @@ _MOST_LOST = 0.3
 _ROWS = 512
 
 
-def cold_scrap(shot: int) -> float:
-    """Share rejected for a cold die at the n-th shot (from 1) after a start."""
-    return float(_COLD_SHARES[np.searchsorted(_WARM_AFTER, shot)])
+def cold_scrap(shot: Ints) -> Floats:
+    """Shares rejected for a cold die at the n-th shots (from 1) after a start."""
+    return np.asarray(_COLD_SHARES[_WARM_AFTER.searchsorted(shot)])
 
 
 class Shot(NamedTuple):
@@ -181,7 +181,7 @@ class Coming:
         self._first = low
         cold_odds, bad_odds, mend_odds = self._odds[:, low:]
         number = self._numbers(len(cold_odds))
-        share = _COLD_SHARES[_WARM_AFTER.searchsorted(number)] / LOW_REJECTED
+        share = cold_scrap(number) / LOW_REJECTED
         through = np.where(cold_odds < share, _FROZEN, 1.0)
         pressure = np.maximum(self._pressure[low:] * through + self._stray[low:], 0.0)
         porous = pressure < LOW_PRESSURE * spec.pressure_mpa
