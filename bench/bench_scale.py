@@ -55,8 +55,8 @@ def plant_of(devices: int) -> Plant:
     for step in steps:
         step["units"] += "*" if step["units"] in names else ""
     data["device"] = data["device"][:devices]
-    left = {device["name"] for device in data["device"]}
-    orders = (order for order in data["order"] if order.get("unit", "") in left | {""})
+    left = {device["name"] for device in data["device"]} | {""}
+    orders = (order for order in data["order"] if order.get("unit", "") in left)
     data["order"] = [{**order, "number": n} for n, order in enumerate(orders, 1)]
     return make_plant(data)
 

@@ -86,7 +86,7 @@ class Cycles(Meter):
 
     def log(self, start_ns: int, cycle_ns: Ints) -> None:
         """Whole cycles, one after the other from a time on."""
-        starts_ns = start_ns + np.cumsum(cycle_ns) - cycle_ns
+        starts_ns = start_ns + cycle_ns.cumsum() - cycle_ns
         self.log_parts(starts_ns, np.zeros_like(cycle_ns), cycle_ns, cycle_ns)
 
     def log_parts(self, start_ns: Ints, offset_ns: Ints, runs_ns: Ints, cycle_ns: Ints) -> None:
@@ -103,6 +103,15 @@ class Cycles(Meter):
             self._offset.append(offset_ns)
             self._runs.append(runs_ns)
             self._cycle.append(cycle_ns)
+
+    def log_rows(self, rows: Sequence[int]) -> None:
+        """``log_parts`` of plain numbers, four for each part: its start, its offset, for how long
+        it runs, and the length of its cycle."""
+        flat = array("q", rows)
+        self._start.extend(flat[::4])
+        self._offset.extend(flat[1::4])
+        self._runs.extend(flat[2::4])
+        self._cycle.extend(flat[3::4])
 
     def _parts(self, low: int, high: int) -> Parts:
         columns = (self._start, self._offset, self._runs, self._cycle)
@@ -125,8 +134,8 @@ class Cycles(Meter):
             bounds = self._bounds(self._parts(self._known, high))
             drawn = (bounds[:, 1:] - bounds[:, :-1]) @ self._extra
             cells, rest = np.divmod(drawn.reshape(-1, _MARK).sum(axis=1), self.grid)
-            rest = np.cumsum(rest) + self._left[-1]
-            cells = np.cumsum(cells) + self._up[-1] + rest // self.grid
+            rest = rest.cumsum() + self._left[-1]
+            cells = cells.cumsum() + self._up[-1] + rest // self.grid
             self._up.frombytes(cells.tobytes())
             self._left.frombytes((rest % self.grid).tobytes())
             self._known = high
@@ -156,23 +165,18 @@ class Cycles(Meter):
             cells[1], rest[1] = up + self._up[mark], left
             spans = since[2:] - since[1:-1]
             cells[2:], rest[2:] = self._flow(watts[1:-1], spans)
-            cells, rest = np.cumsum(cells), np.cumsum(rest)
+            cells, rest = cells.cumsum(), rest.cumsum()
         return self._read(times, int(since[at[0]]), since[at], watts[at], cells[at], rest[at])
 
     def at(self, times: Times) -> Ints:
         """Readings at ascending times."""
-        return self.follow(times)[1]
-
-    def phase(self, times: Times) -> NDArray[np.intp]:
-        """Number of the phase from 1 at ascending times, 0 between cycles. A phase begins at its
-        bound, the first one at the cycle's start."""
-        if not len(times) or not len(self._start):
-            return np.zeros(len(times), dtype=np.intp)
-        at = self._look(times)[2]
-        return self._number[(at - 1) % len(self._ppm)]
+        if not len(times):
+            return np.empty(0, dtype=np.int64)
+        return self._energy(times, *self._look(times))
 
     def follow(self, times: Times) -> tuple[NDArray[np.intp], Ints]:
-        """``phase`` and ``at`` together."""
+        """Number of the phase from 1 at ascending times, 0 between cycles, and readings. A phase
+        begins at its bound, the first one at the cycle's start."""
         if not len(times):
             return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.int64)
         mark, since, at = self._look(times)

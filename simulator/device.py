@@ -14,18 +14,22 @@ import importlib
 import pkgutil
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from heapq import heappop
 from importlib.metadata import entry_points
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
+from operator import lt
+from types import MethodType
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast, runtime_checkable
 from zlib import crc32
 
 import numpy as np
 import simpy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from simpy.core import BoundClass
 
 from config.units import NS_PER_MS, NS_PER_S, Metres
 from ingest.messages import Asset, Floats, Times
@@ -62,10 +66,32 @@ def ns(seconds: float) -> int:
 class World(simpy.Environment):
     """Virtual time, in integer nanoseconds."""
 
+    def __init__(self, t_ns: int) -> None:
+        super().__init__(t_ns)
+        # SimPy binds early only what a class declares itself, and late for every single call.
+        for name, what in vars(simpy.Environment).items():
+            if isinstance(what, BoundClass):
+                bound = cast("BoundClass[Any]", what)  # type: ignore[redundant-cast]  # pyright's
+                setattr(self, name, MethodType(bound.cls, self))
+
     @property
     def now(self) -> int:
         """Now."""
-        return int(self._now)
+        return self._now  # type: ignore[return-value]  # SimPy allows for floats, we never give any
+
+    def run_to(self, t_ns: int) -> None:
+        """Let everything happen up to and including a time; what ``run`` does, in less time."""
+        if t_ns < self.now:
+            raise ValueError(f"time runs back: {t_ns} after {self.now}")
+        queue = self._queue
+        while queue and queue[0][0] <= t_ns:
+            self._now, _, _, event = heappop(queue)
+            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]  # as SimPy
+            for callback in cast("list[Callable[[simpy.Event], None]]", callbacks):
+                callback(event)
+            if not event.ok and not event.defused:
+                raise cast("BaseException", event.value)
+        self._now = t_ns + 1
 
 
 class DeviceSpec(BaseModel):
@@ -98,6 +124,15 @@ class DeviceSpec(BaseModel):
     def settings_problems(self) -> list[str]:
         """What is wrong between settings that are each valid; empty if nothing."""
         return []
+
+
+_FEW = 64
+"""Of fewer numbers than that a list takes less time than a column."""
+
+
+def plainly(numbers: Ints | Sequence[int]) -> Sequence[int]:
+    """Numbers as plain ones, whatever holds them."""
+    return numbers.tolist() if isinstance(numbers, np.ndarray) else numbers
 
 
 class Steps:
@@ -156,9 +191,18 @@ class Steps:
 
     def add_many(self, times: Times | Sequence[int]) -> None:
         """Step up by one at each of many times, in order of time: a counter."""
-        t = np.asarray(times, dtype=np.int64)
-        values = np.arange(self.v[-1] + 1, self.v[-1] + 1 + len(t), dtype=np.int64)
-        if len(t) and t[0] > self.t[-1] and bool((t[1:] > t[:-1]).all()):  # as it mostly is
+        n = len(times)
+        if not n:
+            return
+        known = self.v[-1] + 1
+        if n <= _FEW:
+            plain = plainly(times)
+            if plain[0] > self.t[-1] and all(map(lt, plain, plain[1:])):  # as it mostly is
+                self.t.extend(plain)
+                self.v.extend(range(known, known + n))
+                return
+        t, values = np.asarray(times, dtype=np.int64), np.arange(known, known + n, dtype=np.int64)
+        if t[0] > self.t[-1] and bool((t[1:] > t[:-1]).all()):
             self.t.frombytes(t.tobytes())
             self.v.frombytes(values.tobytes())
         else:
@@ -187,8 +231,14 @@ class Steps:
 
     def times(self, after_ns: int, to_ns: int) -> Times:
         """When it changed in ``(after_ns, to_ns]``."""
-        low, high = bisect_right(self.t, after_ns), bisect_right(self.t, to_ns)
-        return np.array(self.t[low:high], dtype=np.int64)
+        return np.array(self.changes(after_ns, to_ns), dtype=np.int64)
+
+    def changes(self, after_ns: int, to_ns: int) -> Sequence[int]:
+        """``times`` as plain numbers."""
+        t = self.t
+        if t[-1] <= after_ns:
+            return ()
+        return t[bisect_right(t, after_ns) : bisect_right(t, to_ns)]
 
     def told(self, times: Times) -> list[int]:
         """``at`` as plain numbers."""
@@ -202,6 +252,17 @@ class Steps:
         """Entries in ``(after_ns, to_ns]``."""
         low, high = bisect_right(self.t, after_ns), bisect_right(self.t, to_ns)
         return list(zip(self.t[low:high], self.v[low:high], strict=True))
+
+
+def moments(
+    logs: Iterable[Steps], after_ns: int, to_ns: int, more: Iterable[int] = ()
+) -> list[int]:
+    """When any of some logs changed in ``(after_ns, to_ns]``, and ``more`` times of it, each time
+    once and in order."""
+    at = set(more)
+    for steps in logs:
+        at.update(steps.changes(after_ns, to_ns))
+    return sorted(at)
 
 
 _LARGE = 1 << 62
@@ -400,7 +461,7 @@ class Limited(Protocol):
 
 S = PackML
 _ACTIVE = frozenset(set(S) - {S.ABORTING, S.ABORTED, S.CLEARING, S.STOPPING, S.STOPPED})
-LEGAL: Mapping[PackML, frozenset[PackML]] = {
+LEGAL: Mapping[int, frozenset[PackML]] = {
     state: frozenset(
         [*onward]
         + ([S.STOPPING] if state in _ACTIVE else [])
@@ -478,10 +539,11 @@ class Unit:
 
     def enter(self, state: PackML) -> None:
         """Change state now; an illegal change is a bug."""
-        if state not in LEGAL[PackML(self.state.last)]:
-            raise RuntimeError(f"{self.path}: {PackML(self.state.last).name} -> {state.name}")
-        self.state.set(self.env.now, state)
-        self.energy.set(self.env.now, self.watts(state))
+        now, before = self.env.now, self.state.last
+        if state not in LEGAL[before]:
+            raise RuntimeError(f"{self.path}: {PackML(before).name} -> {state.name}")
+        self.state.set(now, state)
+        self.energy.set(now, self.watts(state))
 
     def stand_by(self, reset_s: float, bell: Bell) -> Process:
         """Wait without an order, IDLE in planned time, until a bell rings; ends STOPPED or IDLE's
@@ -504,9 +566,10 @@ class Unit:
 
     def register(self, order: "Order | None", pri_s: float = 0.0, psut_s: float = 0.0) -> None:
         """An order comes on the unit, or leaves it."""
-        self.psut_ns.set(self.env.now, ns(psut_s))
-        self.order.set(self.env.now, 0 if order is None else order.number)
-        self.pri_ns.set(self.env.now, ns(pri_s))
+        now = self.env.now
+        self.psut_ns.set(now, ns(psut_s))
+        self.order.set(now, 0 if order is None else order.number)
+        self.pri_ns.set(now, ns(pri_s))
 
     def rest(self) -> Process:
         """If this is no planned time, stop until it is; ends STOPPED (or as it was)."""
@@ -565,24 +628,26 @@ class Unit:
         """Each change of state, mode or maintenance, with all of them as they are then."""
         logs = {"state": self.state, "mode": self.mode, "maintenance": self.maintenance}
         told = {name: steps for name, steps in logs.items() if name in self.channels}
-        span = (stretch.after_ns, stretch.to_ns)
-        changes = {t_ns for steps in told.values() for t_ns, _ in steps.between(*span)}
-        times = np.array(sorted(changes), dtype=np.int64)
-        columns = {name: steps.at(times).tolist() for name, steps in told.items()}
-        return event_reports(self.asset, "state", stretch, times.tolist(), columns)
+        plain = moments(told.values(), stretch.after_ns, stretch.to_ns)
+        if not plain:
+            return []
+        times = np.array(plain, dtype=np.int64)
+        columns = {name: steps.told(times) for name, steps in told.items()}
+        return event_reports(self.asset, "state", stretch, plain, columns)
 
     def process_reports(
         self, stretch: Stretch, ch: Mapping[str, Sequence[float | int | None]]
     ) -> list[Report]:
         """The signals sampled, cut into panes; each is sent when it is full."""
         times: list[int] = stretch.times.tolist()
+        columns = list(ch.items())
         return [
             Columns(
                 self.asset,
                 "process",
                 times[high - 1],
                 times[low:high],
-                {name: values[low:high] for name, values in ch.items()},
+                {name: values[low:high] for name, values in columns},
             )
             for low, high in panes(stretch.times)
         ]
@@ -599,17 +664,15 @@ class Unit:
         if len(stretch.times):
             return []
         after_ns, to_ns = stretch.after_ns, stretch.to_ns
-        at = {
-            t_ns
-            for steps in (self.state, self.order, *logs)
-            for t_ns, _ in steps.between(after_ns, to_ns)
-        }
-        at |= {*range((after_ns // COUNT_NS + 1) * COUNT_NS, to_ns, COUNT_NS), to_ns}
-        times = np.array(sorted(at), dtype=np.int64)
+        plain = moments(
+            (self.state, self.order, *logs), after_ns, to_ns,
+            (*range((after_ns // COUNT_NS + 1) * COUNT_NS, to_ns, COUNT_NS), to_ns),
+        )  # fmt: skip
+        times = np.array(plain, dtype=np.int64)
         ch = (
             {"energy_kwh": on_grid(self.energy.at(times), 100_000)} if told is None else told(times)
         )
-        return event_reports(self.asset, "process", stretch, times.tolist(), ch)
+        return event_reports(self.asset, "process", stretch, plain, ch)
 
     def pieces(self) -> int:
         """Pieces it holds now."""
@@ -638,7 +701,7 @@ def panes(times: Times) -> list[tuple[int, int]]:
     if not len(times):
         return []
     numbers = (times - 1) // pane_of(spacing_of(times))
-    cuts = [0, *(np.nonzero(np.diff(numbers))[0] + 1).tolist(), len(times)]
+    cuts = [0, *((numbers[1:] != numbers[:-1]).nonzero()[0] + 1).tolist(), len(times)]
     return list(pairwise(cuts))
 
 
@@ -675,13 +738,13 @@ def event_reports(
 
 def rounded(values: Floats, decimals: int) -> list[float]:
     """Plain numbers with as many decimals as the instrument has."""
-    plain: list[float] = np.round(values, decimals).tolist()
+    plain: list[float] = values.round(decimals).tolist()
     return plain
 
 
 def rows_rounded(rows: Floats, decimals: int) -> list[list[float]]:
     """``rounded`` of some signals at once, a row each."""
-    plain: list[list[float]] = np.round(rows, decimals).tolist()
+    plain: list[list[float]] = rows.round(decimals).tolist()
     return plain
 
 

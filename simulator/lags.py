@@ -35,13 +35,13 @@ def noise(start: float, pushes: Floats, steps: Floats) -> Floats:
 
 def _recursion(start: Floats, s: Floats, b: Floats) -> Floats:
     out = np.empty(b.shape)
-    ages: Floats = np.cumsum(s)
+    ages: Floats = s.cumsum()
     low = 0
     while low < len(s):
         before = float(ages[low] - s[low])
-        high = int(np.searchsorted(ages, before + _PIECE, side="right"))
+        high = int(ages.searchsorted(before + _PIECE, side="right"))
         grown = np.exp(ages[low:high] - before)
-        summed = np.cumsum(b[..., low:high] * grown, axis=-1)
+        summed = (b[..., low:high] * grown).cumsum(axis=-1)
         out[..., low:high] = (start[..., None] + summed) / grown
         start, low = out[..., high - 1], high
     return out

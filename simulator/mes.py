@@ -1,8 +1,10 @@
 """The MES: it knows the calendar, orders, material and persons, and publishes all four."""
 
-from array import array
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
+from operator import itemgetter
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -18,6 +20,7 @@ from simulator.device import (
     Stretch,
     Unit,
     event_reports,
+    moments,
     on_grid,
 )
 
@@ -118,38 +121,46 @@ class Counter(Steps):
     What is asked about is settled for good: nothing may be noted for a time that was asked about.
     """
 
-    __slots__ = ("_coming",)
+    __slots__ = ("_coming", "_few", "_ones")
 
     def __init__(self, t_ns: int, value: int) -> None:
         super().__init__(t_ns, value)
         self._coming: list[tuple[Ints, Ints]] = []
-        """Times and counts that are not in the log yet."""
+        self._ones: list[Ints] = []
+        self._few: list[tuple[int, int]] = []
+        """Times and counts that are not in the log yet: as columns, times of a count of one, and
+        one by one."""
 
     def add(self, t_ns: int, count: int = 1) -> None:
         """Step up by ``count`` at a time."""
-        self.note(np.array((t_ns,), dtype=np.int64), np.array((count,), dtype=np.int64))
+        self._few.append((t_ns, count))
 
     def add_many(self, times: Times | Sequence[int]) -> None:
         """Step up by one at each of many times."""
-        t_ns = np.asarray(times, dtype=np.int64)
-        self.note(t_ns, np.ones(len(t_ns), dtype=np.int64))
-
-    def note(self, t_ns: Ints, counts: Ints) -> None:
-        """Step up by a count at each of many times."""
-        if len(t_ns):
-            self._coming.append((t_ns, counts))
+        if isinstance(times, np.ndarray):
+            self._ones.append(times)
+        else:
+            self._few.extend(zip(times, repeat(1)))
 
     def settle(self, to_ns: int) -> None:
         """Bring the log up to a time."""
-        if not self._coming:
+        coming = self._coming
+        if self._ones:
+            ones = np.concatenate(self._ones)
+            coming.append((ones, np.ones_like(ones)))
+        if self._few:
+            few_ns, few = np.array(self._few, dtype=np.int64).T
+            coming.append((few_ns, few))
+        if not coming:
             return
-        t_ns = np.concatenate([t for t, _ in self._coming])
-        counts = np.concatenate([count for _, count in self._coming])
-        order = np.argsort(t_ns, kind="stable")
+        t_ns = np.concatenate([t for t, _ in coming])
+        counts = np.concatenate([count for _, count in coming])
+        order = t_ns.argsort(kind="stable")
         t_ns, counts = t_ns[order], counts[order]
-        n = int(np.searchsorted(t_ns, to_ns, side="right"))
-        self.extend(t_ns[:n], np.cumsum(counts[:n]) + self.v[-1])
+        n = int(t_ns.searchsorted(to_ns, side="right"))
+        self.extend(t_ns[:n], counts[:n].cumsum() + self.v[-1])
         self._coming = [(t_ns[n:], counts[n:])] if n < len(t_ns) else []
+        self._ones, self._few = [], []
 
     def get(self, t_ns: int) -> int:
         """The value at one time."""
@@ -162,22 +173,15 @@ class Counter(Steps):
             self.settle(int(times[-1]))
         return super().at(times)
 
-    def times(self, after_ns: int, to_ns: int) -> Times:
+    def changes(self, after_ns: int, to_ns: int) -> Sequence[int]:
         """When it changed in ``(after_ns, to_ns]``."""
         self.settle(to_ns)
-        return super().times(after_ns, to_ns)
+        return super().changes(after_ns, to_ns)
 
     def between(self, after_ns: int, to_ns: int) -> list[tuple[int, int]]:
         """Entries in ``(after_ns, to_ns]``."""
         self.settle(to_ns)
         return super().between(after_ns, to_ns)
-
-
-def _moments(logs: Iterable[Steps], after_ns: int, to_ns: int) -> list[int]:
-    """When any of some logs changed in ``(after_ns, to_ns]``, each time once."""
-    times = np.unique(np.concatenate([steps.times(after_ns, to_ns) for steps in logs]))
-    plain: list[int] = times.tolist()
-    return plain
 
 
 class Flow:
@@ -259,8 +263,8 @@ class Flow:
         if not entered_ns:
             return
         self.left.add(t_ns, len(entered_ns))
-        entered_ms = np.array(entered_ns, dtype=np.int64) // NS_PER_MS
-        self.age_ms.add(t_ns, t_ns // NS_PER_MS * len(entered_ns) - int(entered_ms.sum()))
+        now_ms = t_ns // NS_PER_MS
+        self.age_ms.add(t_ns, sum(now_ms - entered // NS_PER_MS for entered in entered_ns))
         order.in_process -= len(entered_ns)
         self.on_left(order, len(entered_ns))
         self.check(order)
@@ -299,7 +303,9 @@ class Flow:
         """All counts whenever one has changed."""
         span = (stretch.after_ns, stretch.to_ns)
         logs = (self.entered, self.left, self.scrapped, self.released, self.started, self.finished)
-        moves = _moments(logs, *span)
+        moves = moments(logs, *span)
+        if not moves:
+            return []
         return event_reports(self.asset, "flow", stretch, moves, self._columns(moves))
 
     def _columns(self, times_ns: Sequence[int]) -> dict[str, Sequence[float | int | None]]:
@@ -323,35 +329,38 @@ class Lots:
     """Begin and end of each lot and container at each station."""
 
     def __init__(self) -> None:
-        self._logs: dict[Asset, tuple[array[int], ...]] = {}
-        """By station times, orders, steps, pieces, and begun or not."""
+        self._logs: defaultdict[Asset, list[tuple[int, ...]]] = defaultdict(list)
+        """By station what was not told yet: time, order, step, pieces, and begun or not."""
 
     def note(
         self, asset: Asset, t_ns: int, order: "Order", step: int, pieces: int, begun: int
     ) -> None:
         """Something was begun, or went onward, at a station."""
-        if asset not in self._logs:
-            self._logs[asset] = tuple(array("q") for _ in range(1 + len(LOT_CHANNELS)))
-        row = (t_ns, order.number, step, pieces, begun)
-        for column, value in zip(self._logs[asset], row, strict=True):
-            column.append(value)
+        self._logs[asset].append((t_ns, order.number, step, pieces, begun))
 
     def reports(self, stretch: Stretch, units: Iterable[Unit]) -> list[Report]:
-        """What was begun and what went onward at the units that tell of it."""
+        """What was begun and what went onward at the units that tell of it; stretches must follow
+        one another."""
         out: list[Report] = []
         told = {unit.asset for unit in units if "lot_order" in unit.channels}
-        for asset, (times, *columns) in self._logs.items():
-            if asset not in told:
-                continue
-            low, high = bisect_right(times, stretch.after_ns), bisect_right(times, stretch.to_ns)
-            values = [column[low:high].tolist() for column in columns]
-            ch = dict(zip(LOT_CHANNELS, values, strict=True))
-            out += event_reports(asset, "flow", stretch, times[low:high].tolist(), ch)
+        for asset, rows in self._logs.items():
+            low, high = (
+                bisect_right(rows, t_ns, key=itemgetter(0))
+                for t_ns in (stretch.after_ns, stretch.to_ns)
+            )
+            new = rows[low:high]
+            del rows[:high]
+            if new and asset in told:
+                times, *values = map(list, zip(*new, strict=True))
+                ch = dict(zip(LOT_CHANNELS, values, strict=True))
+                out += event_reports(asset, "flow", stretch, times, ch)
         return out
 
 
-_RUNNING = (PackML.EXECUTE,)
-_TENDED = (PackML.RESETTING, PackML.STARTING, PackML.COMPLETING)
+_TENDED = np.isin(
+    np.arange(max(PackML) + 1), (PackML.RESETTING, PackML.STARTING, PackML.COMPLETING)
+)
+"""By number of a state."""
 
 
 class Crew:
@@ -391,22 +400,21 @@ class Crew:
         while t_ns is not None and t_ns <= to_ns:
             plan.append(t_ns)
             t_ns = self._calendar.next_change_ns(t_ns)
-        changes = [np.array(plan, dtype=np.int64)]
-        for unit in self._units:
-            changes += [
-                steps.times(after_ns, to_ns) for steps in (unit.state, unit.maintenance, unit.order)
-            ]
-        times = np.unique(np.concatenate(changes))
-        if not len(times):
+        logs = [
+            steps for unit in self._units for steps in (unit.state, unit.maintenance, unit.order)
+        ]
+        plain = moments(logs, after_ns, to_ns, plan)
+        if not plain:
             self._known_ns = to_ns
             return
+        times = np.array(plain, dtype=np.int64)
         bound = np.zeros(len(times), dtype=np.int64)
         for unit in self._units:
             state = unit.state.at(times)
-            tended = (unit.maintenance.at(times) != Maintenance.NONE) | np.isin(state, _TENDED)
-            runs = np.isin(state, _RUNNING) & (unit.order.at(times) != 0)
+            tended = (unit.maintenance.at(times) != Maintenance.NONE) | _TENDED[state]
+            runs = (state == PackML.EXECUTE) & (unit.order.at(times) != 0)
             bound += np.where(tended, self._tending, np.where(runs, self._running, 0))
-        there = np.array([self._there(t) for t in times.tolist()], dtype=np.int64)
+        there = np.array([self._there(t) for t in plain], dtype=np.int64)
         self.attending.extend(times, there)
         self.working.extend(times, np.minimum(bound, there))
         self._known_ns = to_ns
@@ -421,12 +429,12 @@ class Crew:
         after_ns, to_ns = stretch.after_ns, stretch.to_ns
         self.follow(to_ns)
         logs = (self.attending, self.working)
-        changes = {t_ns for steps in logs for t_ns, _ in steps.between(after_ns, to_ns)}
+        shifts: list[int] = []
         t_ns = self._calendar.next_shift_ns(after_ns)
         while t_ns is not None and t_ns <= to_ns:
-            changes.add(t_ns)
+            shifts.append(t_ns)
             t_ns = self._calendar.next_shift_ns(t_ns)
-        times = sorted(changes)
+        times = moments(logs, after_ns, to_ns, shifts)
         return event_reports(self.asset, "process", stretch, times, self._columns(times))
 
     def _columns(self, times_ns: Sequence[int]) -> dict[str, Sequence[float | int | None]]:
@@ -494,8 +502,9 @@ class Mes:
             out += event_reports(asset, "calendar", stretch, changes, planned)
         for unit in self._units:
             logs = (unit.order, unit.pri_ns, unit.psut_ns)
-            times = _moments(logs, after_ns, to_ns)
-            out += event_reports(unit.asset, "orders", stretch, times, self._order(unit, times))
+            if times := moments(logs, after_ns, to_ns):
+                columns = self._order(unit, times)
+                out += event_reports(unit.asset, "orders", stretch, times, columns)
         out += [] if self.flow is None else self.flow.reports(stretch)
         out += self._lots.reports(stretch, self._units)
         return out if self.crew is None else [*out, *self.crew.reports(stretch)]

@@ -237,7 +237,10 @@ class Monitor:
         if control_of:
             arrival_ns = trace["arrival_ns"][came]
             known = self._control.setdefault((control_of, down), _Controlled())
-            known.steps.extend(np.diff(arrival_ns, prepend=known.last_ns))
+            steps_ns = arrival_ns.copy()
+            steps_ns[0] -= known.last_ns
+            steps_ns[1:] -= arrival_ns[:-1]
+            known.steps.extend(steps_ns)
             known.delays.extend(arrival_ns - trace["sent_ns"][came])
             known.last_ns = int(arrival_ns[-1])
         parts_ns = np.empty((1 + len(HOPS), len(came)), dtype=np.int64)

@@ -119,7 +119,7 @@ def test_warm_up_scrap_comes_in_its_bands() -> None:
     shots = [s for c in floor.devices if isinstance(c, CastingCell) for s in c.shots]
     for low, high, share in ((1, 3, 0.98), (4, 6, 0.76), (7, 10, 0.08), (11, 50, 0.03),
                              (51, 300, 0.012), (301, 10**6, 0.0)):  # fmt: skip
-        assert cold_scrap(low) == cold_scrap(high) == share
+        assert cold_scrap(np.array((low, high))).tolist() == [share, share]
         bads = [s.bad for s in shots if low <= s.number <= high]
         assert len(bads) > 500
         assert near(sum(bads) / len(bads), share + (1.0 - share / 0.988) * 0.04, len(bads)), low
@@ -241,8 +241,8 @@ def test_a_shot_that_breaks_off_makes_nothing_and_its_draws_are_used_up() -> Non
     assert len(halts) > 100
     assert len(cell.phases) == pytest.approx(len(cell.shots) + len(halts), abs=2)
     halted = np.array(sorted(halts))
-    assert cell.phases.phase(halted - 1).min() > 0
-    assert not cell.phases.phase(halted).any()
+    assert cell.phases.follow(halted - 1)[0].min() > 0
+    assert not cell.phases.follow(halted)[0].any()
     assert not set(halts) & set(cell.shots.end_ns)
 
 
@@ -329,14 +329,14 @@ def test_die_warms_with_fifteen_shots_and_cools_with_forty_minutes() -> None:
              hours=10, calendar=calendar), "c",
     )  # fmt: skip
     first_ns = cell.shots[0].end_ns - 60 * NS_PER_S
-    cell.reports(Stretch.every(START, first_ns, None))
+    cell.reports(Stretch.every(START, first_ns, 60 * NS_PER_S))
     assert cell._die.now_c[0] == pytest.approx(30.0)
-    cell.reports(Stretch.every(first_ns, first_ns + 15 * 60 * NS_PER_S, None))
+    cell.reports(Stretch.every(first_ns, first_ns + 15 * 60 * NS_PER_S, 60 * NS_PER_S))
     assert cell._die.now_c[0] == pytest.approx(220.0 - 190.0 * math.exp(-1.0))
     last_ns = cell.shots[-1].end_ns
-    cell.reports(Stretch.every(first_ns + 15 * 60 * NS_PER_S, last_ns, None))
+    cell.reports(Stretch.every(first_ns + 15 * 60 * NS_PER_S, last_ns, 60 * NS_PER_S))
     assert cell._die.now_c[0] == pytest.approx(220.0, abs=1e-6)
-    cell.reports(Stretch.every(last_ns, last_ns + 2_400 * NS_PER_S, None))
+    cell.reports(Stretch.every(last_ns, last_ns + 2_400 * NS_PER_S, 60 * NS_PER_S))
     assert cell._die.now_c[0] == pytest.approx(30.0 + 190.0 * math.exp(-1.0))
 
 
@@ -373,7 +373,7 @@ def logs(floor: Floor) -> list[Any]:
         counts = [one.produced, one.scrap, one.state, one.maintenance, one.order]
         counts += [one.rework, one.first_pass] if isinstance(one, CastingCell) else [one.grip_lost]
         out += [steps.between(START, now) for steps in counts]
-        out += [one.energy.at(times).tolist(), one.phases.phase(times).tolist()]
+        out += [one.energy.at(times).tolist(), one.phases.follow(times)[0].tolist()]
     flow = floor.flow
     for steps in (flow.entered, flow.left, flow.scrapped, flow.age_ms):
         out.append(steps.between(START, now))
@@ -540,8 +540,8 @@ def test_a_lost_grip_costs_its_time_and_is_no_stop() -> None:
     assert in_cycles == pytest.approx(0.033, abs=0.003)
     assert PackML.HELD not in arm.state.v
     starts = np.array([a for a, _ in lost])
-    assert arm.phases.phase(starts - 1).min() > 0
-    assert not arm.phases.phase(starts).any(), "it waits in its pose"
+    assert arm.phases.follow(starts - 1)[0].min() > 0
+    assert not arm.phases.follow(starts)[0].any(), "it waits in its pose"
 
 
 def test_an_arm_is_the_same_however_far_it_looks_ahead(monkeypatch: pytest.MonkeyPatch) -> None:

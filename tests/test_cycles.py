@@ -74,9 +74,9 @@ def test_a_phase_begins_at_its_bound(listed: list[Part]) -> None:
     cycles, _, phases, _ = both(listed)
     known = dict(phases)  # of several at one time the last one is true
     times = np.array(sorted(known), dtype=np.int64)
-    assert cycles.phase(times).tolist() == [known[t] for t in times.tolist()]
+    assert cycles.follow(times)[0].tolist() == [known[t] for t in times.tolist()]
     between = times[:-1][np.diff(times) > 1]
-    assert cycles.phase(between + 1).tolist() == [known[t] for t in between.tolist()]
+    assert cycles.follow(between + 1)[0].tolist() == [known[t] for t in between.tolist()]
 
 
 def test_energy_of_weeks_at_megawatts_does_not_overflow() -> None:
@@ -98,7 +98,7 @@ def test_cycles_are_logged_one_by_one_or_as_columns() -> None:
     many.log(int(starts[100]), lengths[100:])
     times = np.arange(0, int(starts[-1]) + 60 * NS_PER_S, NS_PER_S)
     assert one.at(times).tolist() == many.at(times).tolist()
-    assert one.phase(times).tolist() == many.phase(times).tolist()
+    assert one.follow(times)[0].tolist() == many.follow(times)[0].tolist()
 
 
 def test_phases_add_up_to_the_cycle_and_the_idle_draw_never_changes() -> None:

@@ -3,10 +3,12 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
+import simpy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +17,17 @@ from config.errors import ConfigError
 from config.scenario import find_scenario
 from config.units import NS_PER_S
 from ingest.messages import Asset
-from simulator.device import PANE_NS, Columns, Meter, Steps, Stretch, event_reports, panes
+from simulator.device import (
+    PANE_NS,
+    Columns,
+    Meter,
+    Process,
+    Steps,
+    Stretch,
+    World,
+    event_reports,
+    panes,
+)
 from simulator.factory import Factory
 from simulator.link.link import Link
 from simulator.link.profile import load_profile
@@ -50,13 +62,60 @@ def test_many_entries_are_as_one_by_one(found: list[tuple[int, int]], cut: int) 
     assert all(b > a for a, b in zip(many.t, many.t[1:], strict=False))
 
 
-@given(st.lists(st.integers(0, 9), max_size=20).map(sorted))
-def test_a_counter_of_many_steps_counts_them(times: list[int]) -> None:
-    counter = Steps(0, 5)
-    counter.add_many(np.array(times, dtype=np.int64))
-    assert [counter.get(t) - 5 for t in range(10)] == [
-        sum(u <= t for u in times) for t in range(10)
-    ]
+@given(st.lists(st.integers(0, 299), max_size=200).map(sorted), st.integers(0, 200))
+def test_a_counter_of_many_steps_counts_them(times: list[int], cut: int) -> None:
+    column, plain, parts = Steps(0, 5), Steps(0, 5), Steps(0, 5)
+    column.add_many(np.array(times, dtype=np.int64))
+    plain.add_many(times)
+    for part in (times[:cut], np.array(times[cut:], dtype=np.int64)):
+        parts.add_many(part)
+    counted = [5 + sum(u <= t for u in times) for t in range(300)]
+    for counter in (column, plain, parts):
+        assert [counter.get(t) for t in range(300)] == counted
+        assert all(b > a for a, b in pairwise(counter.t))
+
+
+def test_a_counter_refuses_times_that_run_back() -> None:
+    for times in ([12, 11], np.array([12, 11]), [9], list(range(8, 100))):
+        with pytest.raises(ValueError, match="time runs back"):
+            Steps(10, 0).add_many(times)
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=4), max_size=3), st.integers(0, 9))
+def test_virtual_time_runs_as_simpy_runs_it(delays: list[list[int]], cut: int) -> None:
+    def life(env: simpy.Environment, seen: list[tuple[int, int]], n: int) -> Process:
+        for delay in delays[n]:
+            seen.append((int(env.now), n))
+            yield env.timeout(delay) | env.timeout(5)
+
+    found: list[list[tuple[int, int]]] = []
+    for env in (World(0), simpy.Environment(0)):
+        seen: list[tuple[int, int]] = []
+        for n in range(len(delays)):
+            env.process(life(env, seen, n))
+        for t_ns in (cut, 100):
+            if isinstance(env, World):
+                env.run_to(t_ns)
+            else:
+                env.run(until=t_ns + 1)
+            assert env.now == t_ns + 1
+            seen.append((t_ns, -1))
+        found.append(seen)
+    assert found[0] == found[1]
+
+
+def test_what_goes_wrong_in_a_life_ends_the_run() -> None:
+    def life(env: World) -> Process:
+        yield env.timeout(3)
+        raise RuntimeError("broken")
+
+    env = World(0)
+    env.process(life(env))
+    env.run_to(2)
+    with pytest.raises(ValueError, match="time runs back"):
+        env.run_to(2)
+    with pytest.raises(RuntimeError, match="broken"):
+        env.run_to(9)
 
 
 def test_time_never_runs_back_in_a_log() -> None:

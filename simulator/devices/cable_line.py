@@ -353,10 +353,9 @@ class CableLine(Unit):
         self._feeders: list[CableLine | None] = []
         self.left_over_m = 0.0
         """Rests on reels that were changed before they were empty."""
-        takers = {name for other in floor.plant.device for name in _takes(other)}
         self.store: ReelStore | None = None
         """Where its full reels wait for another line."""
-        if spec.name in takers:
+        if spec.name in floor.taken_from:
             reel_m = spec.take_up_m or spec.reel_m
             self.store = ReelStore(self.env, spec.store_reels, spec.store_full, reel_m)
         self._take_up_m = inf
@@ -382,9 +381,9 @@ class CableLine(Unit):
         """The line whose reels a pay-off takes; ``None`` if they come from stock."""
         if not name:
             return None
-        for device in self.floor.devices:
-            if isinstance(device, CableLine) and device.asset.name == name and device is not self:
-                return device
+        device = self.floor.named.get(name)
+        if isinstance(device, CableLine) and device is not self:
+            return device
         raise ConfigError(f"no other cable line {name!r}", at=f"{self.spec.name} pay_off_from")
 
     @property
@@ -827,10 +826,6 @@ def _band(nominal: float, low: float, high: float, alarm_ratio: float) -> Band:
     """Deviations from the nominal that are good, and that are no alarm."""
     below, above = low - nominal, high - nominal
     return Band(below, above, below * alarm_ratio, above * alarm_ratio)
-
-
-def _takes(spec: DeviceSpec) -> tuple[str, ...]:
-    return spec.pay_off_from if isinstance(spec, CableLineSpec) else ()
 
 
 MODEL = (CableLineSpec, CableLine)

@@ -35,7 +35,6 @@ import numpy as np
 from pydantic import Field
 
 from config.units import Kilowatts, Ratio, Seconds
-from ingest.messages import Floats
 from ingest.packml import Mode
 from ingest.packml import PackML as S
 from simulator.cycles import Cycles, Phase, Warmth
@@ -267,7 +266,7 @@ class CastingCell(Unit):
     def pieces(self) -> int:
         """Castings on its output lane and at the bench, or just shot."""
         now = self.env.now
-        shot = int(np.searchsorted(self._in_run, now, side="right"))
+        shot = int(self._in_run.searchsorted(now, side="right"))
         return (
             self.output.pieces() + shot + sum(shot_ns <= now for _, shot_ns in self._bench)
             + len(self._mended)
@@ -360,7 +359,7 @@ class CastingCell(Unit):
                     self._until_failure_ns, self._until_service_ns, last_ns - now, good - self._good
                 )
             )
-            ends_ns = now + np.cumsum(run.cycle_ns)
+            ends_ns = now + run.cycle_ns.cumsum()
             runs_ns = int(ends_ns[-1]) - now if len(ends_ns) else 0
             self.phases.log(now, run.cycle_ns)
             self._log(order, ends_ns, run)
@@ -477,15 +476,16 @@ class CastingCell(Unit):
 
     def reports(self, stretch: Stretch) -> list[Report]:
         """States and shots at once, signals by the pane. Without samples: the energy."""
-        die_c = self._die.follow(stretch)[0]
-        signals = self.process_reports(stretch, self._signals(stretch, die_c))
+        signals = {} if stretch.bundled else self._signals(stretch)
         return [
-            *self.state_reports(stretch), *signals, *self.counter_reports(stretch),
+            *self.state_reports(stretch), *self.process_reports(stretch, signals),
+            *self.counter_reports(stretch),
             *self._shot_reports(stretch),
         ]  # fmt: skip
 
-    def _signals(self, stretch: Stretch, die_c: Floats) -> dict[str, list[float] | list[int]]:
+    def _signals(self, stretch: Stretch) -> dict[str, list[float] | list[int]]:
         spec, times = self.spec, stretch.times
+        die_c = self._die.follow(stretch)[0]
         if not len(times):
             return {}
         phase, energy = self.phases.follow(times)

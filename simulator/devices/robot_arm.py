@@ -178,10 +178,14 @@ class Trims:
 
     def log(self, start_ns: Sequence[int], begin_ns: Sequence[int], end_ns: Sequence[int]) -> None:
         """Cycles that asked, began and ended at these times: a few of them."""
-        for start, begin, end in zip(start_ns, begin_ns, end_ns, strict=True):
-            self.end_ns.append(end)
-            self.cycle_ms.append((end - start + NS_PER_MS // 2) // NS_PER_MS)
-            self.wait_us.append((begin - start + 500) // 1000)
+        half_ms = NS_PER_MS // 2
+        self.end_ns.extend(end_ns)
+        self.cycle_ms.extend(
+            [(end - t + half_ms) // NS_PER_MS for t, end in zip(start_ns, end_ns, strict=True)]
+        )
+        self.wait_us.extend(
+            [(begin - t + 500) // 1000 for t, begin in zip(start_ns, begin_ns, strict=True)]
+        )
 
     def between(self, after_ns: int, to_ns: int) -> slice:
         """Which ended in ``(after_ns, to_ns]``."""
@@ -391,17 +395,21 @@ class RobotArm(FedUnit):
     def _log_motion(self, begin_ns: Sequence[int], which: slice) -> None:
         """How cycles without a stop move from these times on: one whose grip was lost in two
         parts."""
-        rows, log_part, lost = self._rows, self.phases.log_part, self.grip_lost
+        rows, parts, lost = self._rows, list[int](), self.grip_lost
         columns = (rows.runs_ns[which], rows.breaks_ns[which], rows.grips_ns[which])
         for begin, run_ns, break_ns, grip_ns in zip(begin_ns, *columns, strict=True):
             if not grip_ns:
-                log_part(begin, run_ns, run_ns)
+                parts += (begin, 0, run_ns, run_ns)
                 continue
             lost_ns = begin + break_ns
-            log_part(begin, break_ns, run_ns)
-            log_part(lost_ns + grip_ns, run_ns - break_ns, run_ns, break_ns)
+            again_ns = lost_ns + grip_ns
+            if break_ns:
+                parts += (begin, 0, break_ns, run_ns)
+            if run_ns > break_ns:
+                parts += (again_ns, break_ns, run_ns - break_ns, run_ns)
             lost.set(lost_ns, 1)
-            lost.set(lost_ns + grip_ns, 0)
+            lost.set(again_ns, 0)
+        self.phases.log_rows(parts)
 
     def _trim_one(self, order: Order, start_ns: int, row: int) -> Process:
         """A cycle that asked at a time and has its answer now, on its own."""
@@ -498,8 +506,10 @@ class RobotArm(FedUnit):
     def reports(self, stretch: Stretch) -> list[Report]:
         """States and cycles at once, signals and delay histograms by the pane; without samples the
         energy now and then, and troubles as they come and go."""
-        windings = self._windings.follow(stretch)
-        signals = self._signals(stretch.times, windings) if len(stretch.times) else {}
+        signals: Mapping[str, Sequence[float | int | None]] = {}
+        if not stretch.bundled:  # else nobody ever asks how warm it is
+            windings = self._windings.follow(stretch)
+            signals = self._signals(stretch.times, windings) if len(stretch.times) else {}
         return [
             *self.state_reports(stretch), *self.process_reports(stretch, signals),
             *self.counter_reports(stretch, self._told, self.grip_lost),

@@ -18,6 +18,7 @@ more of its order wait at the input.
 from array import array
 from bisect import bisect_right
 from collections.abc import Generator, Mapping, Sequence
+from itertools import compress
 from typing import Annotated, Any, Literal
 from zlib import crc32
 
@@ -129,10 +130,12 @@ class _Batch:
     def __init__(self, order: Order, cycle_ns: Ints, bad: Flags, mends: Flags, each: int) -> None:
         self.order = order
         self.cycle_ns = cycle_ns
-        self.end_ns: Ints = np.cumsum(cycle_ns)
+        self.end_ns: Ints = cycle_ns.cumsum()
         """Running time at which each cycle ends."""
         self.bad, self.mends = bad, mends
         """Per piece."""
+        self.fine = not bad.any()
+        """Whether no piece is bad."""
         self.each = each
         """Pieces a cycle, but for the last one."""
 
@@ -284,12 +287,13 @@ class WorkUnit(FedUnit):
             self._log(batch, done_ns, done_ns + run_ns)
             yield from self._pass(run_ns)
             done_ns += run_ns
-        mended = yield from self._mend(batch)
-        pieces = [self._at_work.popleft() for _ in range(len(batch.bad))]
+        mended = None if batch.fine else (yield from self._mend(batch))
+        good = [self._at_work.popleft() for _ in range(len(batch.bad))]
         self._lost_ns = []
-        kept = ~batch.bad
-        kept[batch.mends] = mended
-        good = [t for t, fine in zip(pieces, kept.tolist(), strict=True) if fine]
+        if mended is not None:
+            kept = ~batch.bad
+            kept[batch.mends] = mended
+            good = list(compress(good, kept.tolist()))
         self.output.put_many(order, good, at + 1)
         return len(good)
 
@@ -328,25 +332,31 @@ class WorkUnit(FedUnit):
     def _log(self, batch: _Batch, from_ns: int, to_ns: int) -> None:
         """Book the part of a batch's running time that begins now."""
         now, ends = self.env.now, batch.end_ns
-        low = int(np.searchsorted(ends, from_ns, side="right"))
-        high = int(np.searchsorted(ends, to_ns, side="right"))
-        part = slice(low, min(high + 1, len(ends)))
-        cycle_ns = batch.cycle_ns[part]
-        starts = ends[part] - cycle_ns
-        begin, end = np.maximum(starts, from_ns), np.minimum(ends[part], to_ns)
-        runs = end > begin
-        self.cycles.log_parts(
-            (now + begin - from_ns)[runs], (begin - starts)[runs], (end - begin)[runs],
-            cycle_ns[runs],
-        )  # fmt: skip
+        low = int(ends.searchsorted(from_ns, side="right"))
+        high = int(ends.searchsorted(to_ns, side="right"))
+        if from_ns == low == 0 and high == len(ends):
+            self.cycles.log(now, batch.cycle_ns)
+        else:
+            part = slice(low, min(high + 1, len(ends)))
+            cycle_ns = batch.cycle_ns[part]
+            starts = ends[part] - cycle_ns
+            begin, end = np.maximum(starts, from_ns), np.minimum(ends[part], to_ns)
+            runs = end > begin
+            self.cycles.log_parts(
+                (now + begin - from_ns)[runs], (begin - starts)[runs], (end - begin)[runs],
+                cycle_ns[runs],
+            )  # fmt: skip
         if low == high:
             return
         end_ns = now + ends[low:high] - from_ns
         self.done.log(end_ns, batch.cycle_ns[low:high])
         pieces = slice(low * batch.each, min(high * batch.each, len(batch.bad)))
-        times = np.repeat(end_ns, batch.each)[: pieces.stop - pieces.start]
-        bad, mends = batch.bad[pieces], batch.mends[pieces]
+        times = end_ns.repeat(batch.each)[: pieces.stop - pieces.start]
         self.produced.add_many(times)
+        if batch.fine:
+            self.first_pass.add_many(times)
+            return
+        bad, mends = batch.bad[pieces], batch.mends[pieces]
         self.first_pass.add_many(times[~bad])
         self.rework.add_many(times[mends])
         self._lose(batch.order, times[bad & ~mends])

@@ -1,7 +1,8 @@
 """A plant: one TOML file with its devices, map, calendar and orders, checked as a whole."""
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -194,17 +195,18 @@ class Plant(BaseModel):
         names = [device.name for device in self.device]
         kinds_ = {device.kind for device in self.device}
         nodes = [node.name for node in self.node]
+        there = set(nodes)
         numbers = [str(order.number) for order in self.order]
         for what, words in (("device", names), ("node", nodes), ("order", numbers)):
-            for word in sorted({w for w in words if words.count(w) > 1}):
+            for word in _twice(words):
                 yield f"{what} {word} is there twice"
         for edge in self.edge:
             for end in edge.between:
-                if end not in nodes:
+                if end not in there:
                     yield f"edge {edge.between}: unknown node {end}{tomlfile.guess(end, nodes)}"
         for device in self.device:
             for at in (getattr(device, "node", None), getattr(device, "charger", None)):
-                if at is not None and at not in nodes:
+                if at is not None and at not in there:
                     yield f"{device.name}: unknown node {at}{tomlfile.guess(at, nodes)}"
             if (device.x_m is None) != (device.y_m is None):
                 yield f"{device.name}: x_m and y_m go together"
@@ -212,7 +214,7 @@ class Plant(BaseModel):
                 yield f"{device.name}: no place on the radio layout; give it x_m and y_m"
             for problem in device.settings_problems():
                 yield f"{device.name}: {problem}"
-        if "agv" in kinds_ and (store := self.warehouse) not in nodes:
+        if "agv" in kinds_ and (store := self.warehouse) not in there:
             yield f"warehouse: unknown node {store!r}{tomlfile.guess(store, nodes)}"
         if kinds_ & STATIONS and "agv" not in kinds_:
             yield "stations need at least one agv to fetch their containers"
@@ -225,7 +227,7 @@ class Plant(BaseModel):
         """What does not fit in products, orders and demand."""
         products = {product.name: product for product in self.product}
         words = [product.name for product in self.product]
-        for word in sorted({w for w in words if words.count(w) > 1}):
+        for word in _twice(words):
             yield f"product {word} is there twice"
         for product in self.product:
             for step in product.step:
@@ -237,10 +239,11 @@ class Plant(BaseModel):
         for what, word in wanted:
             if word not in products:
                 yield f"{what}: unknown product {word}{tomlfile.guess(word, words)}"
+        devices = {device.name: device for device in self.device}
         for order in self.order:
             if order.number >= FIRST_OF_DEMAND:
                 yield f"order {order.number}: numbers from {FIRST_OF_DEMAND} on are the demand's"
-            if order.unit and order.unit not in names:
+            if order.unit and order.unit not in devices:
                 yield (
                     f"order {order.number}: unknown unit {order.unit}"
                     f"{tomlfile.guess(order.unit, names)}"
@@ -248,8 +251,7 @@ class Plant(BaseModel):
             elif order.unit and order.product in products:
                 product = products[order.product]
                 first = product.step[0]
-                pinned = next(device for device in self.device if device.name == order.unit)
-                if not _can(pinned, product, first):
+                if not _can(devices[order.unit], product, first):
                     yield f"order {order.number}: {order.unit} does not {first.operation}"
         if ring := self._ring():
             yield (
@@ -266,22 +268,27 @@ class Plant(BaseModel):
         are none."""
         safe = {d.name for d in self.device if getattr(d, "put_aside", False)}
         stations = (d.name for d in self.device if d.kind in STATIONS)
-        onward: dict[str, list[set[str]]] = {name: [] for name in stations if name not in safe}
+        onward: dict[str, list[int]] = {name: [] for name in stations if name not in safe}
+        goals: list[set[str]] = []  # of a step, for all who do it: a plant may have thousands
         for product in self.product:
             for step, after in pairwise(product.step):
-                goals = {name for name in onward if after.fits(name)}
                 for name, ways in onward.items():
                     if step.fits(name):
-                        ways.append(goals)  # one set for all: a plant may have thousands
+                        ways.append(len(goals))
+                goals.append({name for name in onward if after.fits(name)})
         there = onward.keys()
-        while ends := [n for n, ways in onward.items() if all(map(there.isdisjoint, ways))]:
+        while True:
+            over = {at for at, names in enumerate(goals) if there.isdisjoint(names)}
+            ends = [name for name, ways in onward.items() if over.issuperset(ways)]
+            if not ends:
+                break
             for name in ends:
                 del onward[name]
         ring: list[str] = []
         at = next(iter(onward), "")
         while onward and at not in ring:
             ring.append(at)
-            at = min(set[str]().union(*onward[at]) & there)
+            at = min(set[str]().union(*(goals[way] for way in onward[at])) & there)
         return ring[ring.index(at) :] if ring else []
 
     def _is_connected(self) -> bool:
@@ -296,6 +303,11 @@ class Plant(BaseModel):
             return device.x_m, device.y_m
         at = getattr(device, "node", None)
         return next(((node.x_m, node.y_m) for node in self.node if node.name == at), None)
+
+
+def _twice(words: Iterable[str]) -> list[str]:
+    """Words that are there more than once."""
+    return sorted(word for word, count in Counter(words).items() if count > 1)
 
 
 def _can(device: DeviceSpec, product: Product, step: Step) -> bool:

@@ -8,6 +8,7 @@ the machines tell the fleet manager and their interlocks at the MEC travels over
 it takes is time lost.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ingest.messages import Asset
@@ -53,9 +54,16 @@ class Floor:
                 plant, self.roads, link, seed, start_ns, BEAT_NS, BEAT_BYTES
             )
         self._terminals: dict[str, Terminal] = {}
+        self._specs = {spec.name: spec for spec in plant.device}
+        self.taken_from: frozenset[str] = frozenset(
+            name for spec in plant.device for name in getattr(spec, "pay_off_from", ())
+        )
+        """Names of the lines whose reels others take."""
         self.devices: list[Device] = [kinds()[s.kind].model(s, self) for s in plant.device]
         self.units: list[Unit] = [device for device in self.devices if isinstance(device, Unit)]
-        self._stations = {d.asset.name: d for d in self.devices if isinstance(d, Station)}
+        self.named: Mapping[str, Device] = {d.asset.name: d for d in self.devices}
+        """Devices by their names."""
+        self._stations = {n: d for n, d in self.named.items() if isinstance(d, Station)}
         self._sinks: dict[tuple[str, ...], tuple[Station, ...]] = {}
         """Stations by the globs of a step."""
         assets = [*(device.asset for device in self.devices)]
@@ -89,7 +97,7 @@ class Floor:
         """A device's terminal, the same whoever asks."""
         path = str(asset)
         if path not in self._terminals:
-            spec = next((s for s in self.plant.device if s.name == asset.name), None)
+            spec = self._specs.get(asset.name)
             place, origin = None, (0.0, 0.0)
             if (radio := self.plant.radio) is not None and spec is not None:
                 place, origin = self.plant.place_of(spec), (radio.x_m, radio.y_m)
@@ -104,7 +112,7 @@ class Floor:
 
     def run_to(self, t_ns: int) -> None:
         """Let everything happen up to and including a time."""
-        self.env.run(until=t_ns + 1)
+        self.env.run_to(t_ns)
 
     def wip(self) -> int:
         """Pieces on the floor, counted where they are."""

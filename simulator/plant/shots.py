@@ -13,7 +13,7 @@ judged anew for all coming rows when that number is not what was expected.
 """
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,9 +50,9 @@ _MOST_LOST = 0.3
 _ROWS = 512
 
 
-def cold_scrap(shot: int) -> float:
-    """Share rejected for a cold die at the n-th shot (from 1) after a start."""
-    return float(_COLD_SHARES[np.searchsorted(_WARM_AFTER, shot)])
+def cold_scrap(shot: Ints) -> Floats:
+    """Shares rejected for a cold die at the n-th shots (from 1) after a start."""
+    return np.asarray(_COLD_SHARES[_WARM_AFTER.searchsorted(shot)])
 
 
 class Shot(NamedTuple):
@@ -160,6 +160,8 @@ class Coming:
         cycle_s = spec.cycle_s * np.maximum(1.0 + spec.cycle_spread * length, 0.5)
         self._ends_ns: Ints = np.zeros(_ROWS + 1, dtype=np.int64)
         np.cumsum(np.rint(cycle_s * NS_PER_S).astype(np.int64), out=self._ends_ns[1:])
+        self._ends: list[int] = self._ends_ns.tolist()
+        """The same as plain numbers, to look a single time up in."""
         steps = np.full(_ROWS, -np.log(spec.biscuit_memory) if spec.biscuit_memory else np.inf)
         drift = noise(self._drift, step, steps)
         self._drift = float(drift[-1])
@@ -179,7 +181,7 @@ class Coming:
         self._first = low
         cold_odds, bad_odds, mend_odds = self._odds[:, low:]
         number = self._numbers(len(cold_odds))
-        share = _COLD_SHARES[_WARM_AFTER.searchsorted(number)] / LOW_REJECTED
+        share = cold_scrap(number) / LOW_REJECTED
         through = np.where(cold_odds < share, _FROZEN, 1.0)
         pressure = np.maximum(self._pressure[low:] * through + self._stray[low:], 0.0)
         porous = pressure < LOW_PRESSURE * spec.pressure_mpa
@@ -211,13 +213,14 @@ class Coming:
         if self._at == _ROWS:
             self._draw()
         at, first, ends = self._at, self._first, self._ends_ns
-        now_ns, good = int(ends[at]), int(self._good[at - first])
-        whole = int(np.searchsorted(ends, now_ns + limits.runs_ns, side="right")) - 1 - at
+        now_ns, good = self._ends[at], int(self._good[at - first])
+        plain = self._ends
+        whole = bisect_right(plain, now_ns + limits.runs_ns) - 1 - at
         count = min(
             _ROWS - at,
-            int(np.searchsorted(ends, now_ns + limits.begins_ns)) - at,
-            int(np.searchsorted(ends, now_ns + limits.last_ns, side="right")) - at,
-            int(np.searchsorted(self._good, good + limits.good)) - (at - first),
+            bisect_left(plain, now_ns + limits.begins_ns) - at,
+            bisect_right(plain, now_ns + limits.last_ns) - at,
+            int(self._good.searchsorted(good + limits.good)) - (at - first),
         )
         broken = int(ends[at + whole + 1] - ends[at + whole]) if whole < count else None
         count = min(whole, count)
