@@ -562,7 +562,7 @@ def test_drawn_silences_have_the_rate_and_lengths_of_their_law(
     law = Law(between_s * NS_PER_S, np.array(lengths, dtype=np.int64) * NS_PER_MS)
     silences = Silences(law, START, np.random.default_rng(seed))
     to_ns = START + round(1_000 * law.between_ns)
-    found = list(zip(*(c.tolist() for c in silences.between(START, to_ns)), strict=True))
+    found = list(zip(*silences.between(START, to_ns), strict=True))
     assert all(a < b for a, b in found)
     assert all(end <= start for (_, end), (start, _) in pairwise(found))
     assert {end - start for start, end in found} <= {length * NS_PER_MS for length in lengths}
@@ -594,7 +594,7 @@ def test_a_drawn_silence_halts_and_fails_the_service() -> None:
     (agv,) = agvs(floor)
     down = agv.control.down
     assert isinstance(down, CalmLane)
-    first_ns = int(down._told.between(START, START + HOUR)[0][0])
+    first_ns = int(down._silences.between(START, START + HOUR)[0][0])
     agv.reports(Stretch.every(START, START + HOUR))
     service = agv.control.services[1]
     assert service.up.t[1] == first_ns + 2 * BEAT_NS

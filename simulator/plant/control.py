@@ -94,8 +94,10 @@ class Lane:
         self._coming.frombytes(here)
 
     def send(self, t_ns: int, n_bytes: int) -> int | None:
-        """Arrival of one message sent now, ``None`` if the link loses it."""
-        self.advance(t_ns)
+        """Arrival of one message sent now, ``None`` if the link loses it. Where the lane
+        ``foresees``, it may be one to come, in order of time."""
+        if t_ns >= self._beat_ns:
+            self.advance(t_ns)
         return self._send(t_ns, n_bytes)
 
     def _send(self, t_ns: int, n_bytes: int) -> int | None:
@@ -103,9 +105,10 @@ class Lane:
         self.made += 1
         if arrival_ns is None:
             self.lost += 1
-        else:
-            self._sent.append(t_ns)
-            self._arrived.append(arrival_ns)
+            return None
+        self._sent.append(t_ns)
+        self._arrived.append(arrival_ns)
+        if not self.foresees:  # where heartbeats are drawn, so is what is heard
             self._coming.append(arrival_ns)
         return arrival_ns
 
@@ -174,14 +177,10 @@ class CalmLane(Lane):
 
     foresees = True
 
-    def __init__(
-        self, bearer: Drawn, first_beat_ns: int, silences: Silences, told: Silences
-    ) -> None:
+    def __init__(self, bearer: Drawn, first_beat_ns: int, silences: Silences) -> None:
         super().__init__(bearer, first_beat_ns)
         self._drawn = bearer
         self._silences = silences
-        self._told = told
-        """The same, for reports, which come after."""
         self._calm_ns = 0
         """None begins from the last question to then."""
 
@@ -192,17 +191,6 @@ class CalmLane(Lane):
 
     def advance(self, to_ns: int) -> None:
         """There is nothing to send."""
-
-    def send(self, t_ns: int, n_bytes: int) -> int | None:
-        """Of one message sent at a time, perhaps to come; in order of time."""
-        arrival_ns = self._drawn.send(t_ns, n_bytes)
-        self.made += 1
-        if arrival_ns is None:
-            self.lost += 1
-        else:
-            self._sent.append(t_ns)
-            self._arrived.append(arrival_ns)
-        return arrival_ns
 
     def ahead(self, n: int, n_bytes: int) -> list[int]:
         """See ``Drawn.ahead``."""
@@ -218,29 +206,28 @@ class CalmLane(Lane):
 
     def heard_ns(self, t_ns: int) -> int:
         starts, _ = self._silences.between(t_ns, t_ns + 1)
-        self._heard_ns = max(self._heard_ns, int(starts[0]) if len(starts) else t_ns)
+        self._heard_ns = max(self._heard_ns, starts[0] if starts else t_ns)
         return self._heard_ns
 
     def quiet(self, from_ns: int, to_ns: int, limit_ns: int) -> int | None:
         if to_ns <= self._calm_ns:  # as it mostly is
             return None
         starts, ends = self._silences.between(from_ns, to_ns)
-        if not len(starts):
+        if not starts:
             self._calm_ns = self._silences.begins_ns()
-        else:
-            for last_ns, next_ns in zip(starts.tolist(), ends.tolist(), strict=True):
-                quiet_ns: int = max(last_ns + limit_ns, from_ns)
-                if quiet_ns < min(next_ns, to_ns):
-                    return quiet_ns
+        for last_ns, next_ns in zip(starts, ends, strict=True):
+            quiet_ns = max(last_ns + limit_ns, from_ns)
+            if quiet_ns < min(next_ns, to_ns):
+                return quiet_ns
         return None
 
     def hears(self, from_ns: int, to_ns: int) -> int | None:
         _, ends = self._silences.between(from_ns, from_ns + 1)
-        return int(ends[0]) if len(ends) else from_ns + 1
+        return ends[0] if ends else from_ns + 1
 
     def gaps(self, after_ns: int, to_ns: int) -> tuple[Times, Times]:
         """Beginnings and ends of the silences that touch a stretch; ask stretch after stretch."""
-        return self._told.between(after_ns, to_ns)
+        return self._silences.told(after_ns, to_ns)
 
 
 SURVIVAL_NS = BEAT_NS
@@ -336,8 +323,8 @@ class Control:
             lanes: list[CalmLane] = []
             for way, n_bytes in zip(ways, sizes, strict=True):
                 terminal.add(bearer := heartbeats.drawn(asset, way, SLICE), way, SLICE)
-                silences, told = (heartbeats.silences(asset, way, SLICE, n_bytes) for _ in range(2))
-                lanes.append(CalmLane(bearer, now_ns + phase_ns, silences, told))
+                silences = heartbeats.silences(asset, way, SLICE, n_bytes)
+                lanes.append(CalmLane(bearer, now_ns + phase_ns, silences))
             self.up, self.down = lanes
         self.services = (Service("uplink", now_ns), Service("downlink", now_ns))
 
