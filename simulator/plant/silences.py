@@ -284,7 +284,8 @@ class Heartbeats:
     def silences(
         self, asset: Asset, direction: Direction, slice: str | None, n_bytes: int
     ) -> Silences:
-        """Those of a device of the plant whose messages mostly have a size."""
+        """Those of a device of the plant whose messages mostly have a size; asked for again, the
+        same again."""
         law = self._law(direction, slice, self._place(asset), n_bytes)
         return Silences(law, self._t_ns, self._dice(asset, 3, direction))
 
