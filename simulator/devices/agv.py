@@ -71,6 +71,7 @@ from simulator.plant.control import (
     RETRY_NS,
     SERVICE_CHANNELS,
     STATE_BYTES,
+    CalmLane,
     deliver,
     later,
 )
@@ -236,6 +237,9 @@ class Drive:
 
 
 _SAME_M = 1e-9
+_ROUNDING_NS = 1_000
+"""What many plans may differ from one, each rounded to a nanosecond."""
+_GRACE_NS = NS_PER_S
 _CHORD_M = 0.04
 """The radio knows the track as chords, which stay closer to the truth than this."""
 _KEEP_NS = 30 * NS_PER_S
@@ -354,6 +358,35 @@ class Situation:
         return tuple((way[n][0], 2 * n) for n in range(min(self.index + 1, last), last + 1))
 
 
+@dataclass(slots=True, eq=False)
+class _Leg:
+    """What a vehicle means to do on its way to a stop, as far as its base leads."""
+
+    drive: Drive
+    mission: Mission
+    stop: int
+    from_ns: int
+    """Since when it means to."""
+    head: int = -1
+    end_m: float = 0.0
+    """Where its base ends on the way to the stop."""
+    brakes_ns: int = 0
+    stands_ns: int = 0
+    wants: bool = False
+    """Whether its base does not reach to the stop."""
+    calm: bool = False
+    """Whether it is known that nothing will be missed until it brakes."""
+    calm_ns: int = 0
+    """Up to when that is known anyway."""
+    asks_ns: int = 0
+    index: int = 0
+    """The last node passed when it asks."""
+    due_ns: int = 0
+    """When the fleet manager answers."""
+    is_sure: bool = False
+    """Whether that answer is foreseen, and will be what it wants."""
+
+
 class Motion(NamedTuple):
     """Where it is at some times, and how fast."""
 
@@ -417,6 +450,10 @@ class Agv:
         self._is_tracked = floor.plant.radio is not None and not floor.draws_heartbeats
         """Whether the radio is told where it goes. Where heartbeats are drawn, the law they are
         drawn by was measured on the move, and the radio leaves the vehicle where it began."""
+        self._life: simpy.Process | None = None
+        """Its own process, while it relies on getting its base."""
+        self._is_long = ns(spec.base_m / spec.speed_mps) > self._lead_ns + NS_PER_MS
+        """Whether a base that comes in time lasts until the next one is asked for."""
         self._inbox = self.env.event()
         self._woken = self.env.event()
         """What it waits for, if a new base would change that."""
@@ -614,52 +651,61 @@ class Agv:
     def _go(self, drive: Drive, mission: Mission, stop: int) -> Generator[simpy.Event, Any, bool]:
         """Drive towards the end of the base until it stands there or the base grows, or until it
         must stop because nothing is heard: ``False``."""
-        spec, env = self.spec, self.env
-        from_ns = env.now
-        while True:
-            head = self._head
-            far, speed = drive.at(from_ns)
-            end_m = self._end_m(drive, stop)
-            plan = trapezoid(from_ns, far, end_m, spec.speed_mps, spec.acceleration_mps2, speed)
-            drive.change(plan)
-            brakes_ns, stands_ns = plan[-2].t_ns, plan[-1].t_ns
-            wants = head < stop
-            asks_ns = (brakes_ns - self._lead_ns) // NS_PER_MS * NS_PER_MS
-            if self._is_tracked:
-                self._tell(drive, from_ns, brakes_ns)
-            if not self.driving.last:
-                self._rolls(driving=True)
-            calm, grown_ns = self._foresees(from_ns, brakes_ns), None
-            if calm and wants and not self._asking:
-                asks_ns = max(asks_ns, from_ns)
-                grown_ns = yield from self._grow(drive, mission, asks_ns, brakes_ns)
-            if grown_ns is None:
-                break
-            from_ns = grown_ns
-        calm = calm and not wants
-        if not calm and env.now < from_ns:
-            yield env.timeout(from_ns - env.now)
+        env = self.env
+        leg = _Leg(drive, mission, stop, env.now)
+        self._intend(leg, env.now)
+        while self._requests(leg):
+            stands_ns = self._sure_ns(leg)
+            if stands_ns is None:
+                yield env.timeout(leg.due_ns - env.now)
+                if not self._grows(leg):
+                    break
+                continue
+            self._foresee(leg)
+            yield from self._sleep(leg, stands_ns)
+            break
+        wants, brakes_ns = leg.wants, leg.brakes_ns
+        calm = leg.calm and not wants
+        if not calm and env.now < leg.from_ns:
+            yield env.timeout(leg.from_ns - env.now)
         while not calm and env.now < brakes_ns:
-            if wants and env.now >= asks_ns:
+            if wants and env.now >= leg.asks_ns:
                 self._wants(drive, mission)
-            due_ns = asks_ns if wants and asks_ns > env.now else brakes_ns
+            due_ns = leg.asks_ns if wants and leg.asks_ns > env.now else brakes_ns
             silent = yield from self._watch(due_ns)
-            if self._head != head:
+            if self._head != leg.head:
                 return True
             if silent:
                 return False
         if wants:
             self._wants(drive, mission)
         if self._is_tracked:
-            self._tell(drive, brakes_ns, stands_ns)
+            self._tell(drive, brakes_ns, leg.stands_ns)
         if wants:
-            yield from self._until(ceil_ms(stands_ns))
-            if self._head != head:
+            yield from self._until(ceil_ms(leg.stands_ns))
+            if self._head != leg.head:
                 return True
-        else:
-            yield env.timeout(ceil_ms(stands_ns) - env.now)
+        elif (left_ns := ceil_ms(leg.stands_ns) - env.now) > 0:
+            yield env.timeout(left_ns)
         self._rolls(driving=False)
         return True
+
+    def _intend(self, leg: "_Leg", from_ns: int) -> None:
+        """Plan from a time on, with the base there is then, to its end."""
+        spec, drive, stop, head = self.spec, leg.drive, leg.stop, self._head
+        far, speed = drive.at(from_ns)
+        end_m = drive.way[max(min(head, stop), 0)][1]
+        plan = trapezoid(from_ns, far, end_m, spec.speed_mps, spec.acceleration_mps2, speed)
+        drive.change(plan)
+        leg.from_ns, leg.head, leg.end_m = from_ns, head, end_m
+        leg.brakes_ns, leg.stands_ns = brakes_ns, _ = plan[-2].t_ns, plan[-1].t_ns
+        leg.wants = head < stop
+        leg.asks_ns = (brakes_ns - self._lead_ns) // NS_PER_MS * NS_PER_MS
+        if self._is_tracked:
+            self._tell(drive, from_ns, brakes_ns)
+        if not self.driving.last:
+            self._rolls(driving=True)
+        leg.calm = brakes_ns <= leg.calm_ns or self._foresees(from_ns, brakes_ns)
 
     def _foresees(self, from_ns: int, to_ns: int) -> bool:
         """Whether it is known now that nothing will be missed on the way from one time to another:
@@ -667,31 +713,102 @@ class Agv:
         down = self.control.down
         return down.foresees and down.quiet(from_ns, to_ns, self._limit_ns) is None
 
-    def _grow(
-        self, drive: Drive, mission: Mission, asks_ns: int, brakes_ns: int
-    ) -> Generator[simpy.Event, Any, int | None]:
-        """Ask for more base at a time to come, and get it before it would have to brake: when that
-        is. ``None``: it is not known yet whether and when."""
-        env, fleet = self.env, self.floor.fleet
+    def _requests(self, leg: "_Leg") -> bool:
+        """Ask for more base at a time to come, if it is known that the fleet manager answers before
+        it would have to brake."""
+        if not leg.calm or not leg.wants or self._asking:
+            return False
+        asks_ns = leg.asks_ns = max(leg.asks_ns, leg.from_ns)
         self._asking = True
         self._log.append((asks_ns, {"asks": True}))
-        index = drive.passed(drive.at(asks_ns)[0])
+        index = leg.drive.passed(leg.drive.at(asks_ns)[0])
         arrival_ns = self.control.up.send(asks_ns, STATE_BYTES)
-        if arrival_ns is None or arrival_ns + ANSWER_NS >= brakes_ns:
-            self._asked(mission, index, asks_ns, arrival_ns)
-            return None
-        yield env.timeout(arrival_ns + ANSWER_NS - env.now)
-        answer = fleet.answer(mission, index)
+        if arrival_ns is None or arrival_ns + ANSWER_NS >= leg.brakes_ns:
+            self._asked(leg.mission, index, asks_ns, arrival_ns)
+            return False
+        leg.index, leg.due_ns = index, arrival_ns + ANSWER_NS
+        return True
+
+    def _grows(self, leg: "_Leg") -> bool:
+        """Have the answer, when it is due, and go on with the new base from when it will be here.
+        ``False``: it is not known whether, or it comes too late for that."""
+        answer = self.floor.fleet.answer(leg.mission, leg.index, leg.due_ns)
         if answer is None:
-            return None
+            return False
         head, comes_ns = answer
-        if comes_ns >= brakes_ns:
-            later(env, comes_ns - env.now, partial(self.extend, head))
-            return None
+        if comes_ns >= leg.brakes_ns:
+            later(self.env, comes_ns - self.env.now, partial(self.extend, head))
+            return False
         self._head, self._asking = head, False
         self._update += 1
         self._log.append((comes_ns, {"base": head, "update": self._update, "asks": False}))
-        return comes_ns
+        self._intend(leg, comes_ns)
+        return True
+
+    def _sure_ns(self, leg: "_Leg") -> int | None:
+        """When it stands at its stop at the earliest, if it is sure to get all its base in time on
+        the way there: nobody is in its way, every message comes through, and none is missed."""
+        spec, control, far = self.spec, self.control, leg.drive.at(leg.from_ns)
+        if not self._is_long or not self.floor.fleet.reservations.is_clear(leg.mission):
+            return None
+        goal_m = leg.drive.way[leg.stop][1]
+        n = int((goal_m - leg.end_m) / spec.base_m) + 1
+        up, down = control.up, control.down
+        assert isinstance(up, CalmLane)
+        assert isinstance(down, CalmLane)
+        answers_ns, asks_ns = down.ahead(n, ORDER_BYTES), up.ahead(n, STATE_BYTES)
+        if min(answers_ns) < 0 or min(asks_ns) < 0:
+            return None
+        slow_ns = max(answers_ns) + NS_PER_MS
+        if leg.due_ns + slow_ns >= leg.brakes_ns:
+            return None
+        if max(asks_ns) + ANSWER_NS + slow_ns >= self._lead_ns:
+            return None
+        top, acceleration = spec.speed_mps, spec.acceleration_mps2
+        stands_ns = trapezoid(leg.from_ns, far[0], goal_m, top, acceleration, far[1])[-1].t_ns
+        if not self._foresees(leg.from_ns, stands_ns + _GRACE_NS):
+            return None
+        leg.calm_ns = stands_ns + _GRACE_NS
+        return stands_ns
+
+    def _foresee(self, leg: "_Leg") -> None:
+        """Have the answer to come put down, and by it the next request."""
+        leg.is_sure = True
+        step = partial(self._step, leg)
+        self.floor.fleet.reservations.foresee(leg.due_ns, leg.mission, step, asks=True)
+
+    def _step(self, leg: "_Leg") -> None:
+        """Have an answer that was foreseen, and ask again; whoever came between, it is told of at
+        its time, and wakes the vehicle to do as it must."""
+        leg.is_sure = False
+        if not self._grows(leg):
+            self._is_broken(leg)
+        elif leg.wants:
+            if self._requests(leg):
+                self._foresee(leg)
+            else:
+                self._is_broken(leg)
+
+    def _is_broken(self, leg: "_Leg") -> None:
+        if self.env.now != leg.due_ns:
+            raise RuntimeError(f"{self.path}: what was sure has not come at {leg.due_ns}")
+        assert self._life is not None
+        self._life.interrupt()
+
+    def _sleep(self, leg: "_Leg", stands_ns: int) -> Process:
+        """Let time pass until its stop is near, or somebody is in the way."""
+        env, reservations = self.env, self.floor.fleet.reservations
+        wakes_ns = max(ceil_ms(stands_ns - _ROUNDING_NS), env.now)
+        self._life = env.active_process
+        try:
+            while True:
+                yield env.timeout(wakes_ns - env.now)
+                reservations.settle(env.now)
+                if not leg.is_sure:
+                    break
+                wakes_ns = leg.due_ns
+        except simpy.Interrupt:
+            pass
 
     def _ask_at(self, t_ns: int, mission: Mission, index: int) -> None:
         """``_ask`` at a time to come, where nobody sends anything before."""
@@ -859,6 +976,7 @@ class Agv:
 
     def situations(self, to_ns: int) -> list[tuple[int, Situation]]:
         """The situation it was last reported in, or began in, and every change up to a time."""
+        self.floor.fleet.reservations.settle(to_ns)
         passes = [entry for drive in self._drives for entry in self._passes(drive, to_ns)]
         log = [entry for entry in self._log if entry[0] <= to_ns]
         changes = sorted([*passes, *log], key=lambda change: change[0])
@@ -891,6 +1009,7 @@ class Agv:
         often, or not at all, the same facts as plain columns. Delay histograms by the pane."""
         times, to_ns = stretch.times, stretch.to_ns
         every_ns = int(times[1] - times[0]) if len(times) > 1 else NS_PER_S
+        self.floor.fleet.reservations.settle(to_ns)
         if stretch.bundled or every_ns > _KEEP_NS:
             said, last = self._rows(stretch), self._stands_at(to_ns)
         else:
