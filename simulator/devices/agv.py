@@ -284,16 +284,19 @@ class Battery:
 
     def ratio(self, t_ns: int) -> float:
         """State of charge."""
-        at = len(self._t) - 1
-        if self._t[at] > t_ns:
-            at = max(bisect_right(self._t, t_ns) - 1, 0)
+        at = self._at(t_ns)
         left = self._left[at] - self._draw[at] * (t_ns - self._t[at])
         return min(max(left / self.capacity, 0.0), 1.0)
 
     def falls_ns(self, t_ns: int, ratio: float) -> int:
-        """How long from a time on it lasts until it falls to a charge, at the current of now."""
-        left = (self.ratio(t_ns) - ratio) * self.capacity
-        return max(round(left / self._draw[-1]), 0) if self._draw[-1] > 0 else _HOLD_NS
+        """How long from a time on it lasts until it falls to a charge, at the current of then."""
+        left, draw = (self.ratio(t_ns) - ratio) * self.capacity, self._draw[self._at(t_ns)]
+        return max(round(left / draw), 0) if draw > 0 else _HOLD_NS
+
+    def _at(self, t_ns: int) -> int:
+        """The last change up to a time; there may be some to come."""
+        at = len(self._t) - 1
+        return at if self._t[at] <= t_ns else max(bisect_right(self._t, t_ns) - 1, 0)
 
     def at(self, times: Times) -> Floats:
         """State of charge at ascending times."""
@@ -450,6 +453,8 @@ class Agv:
         self._is_tracked = floor.plant.radio is not None and not floor.draws_heartbeats
         """Whether the radio is told where it goes. Where heartbeats are drawn, the law they are
         drawn by was measured on the move, and the radio leaves the vehicle where it began."""
+        self._ahead_ns = now
+        """Up to when it has decided what it does, where nothing can come between."""
         self._life: simpy.Process | None = None
         """Its own process, while it relies on getting its base."""
         self._is_long = ns(spec.base_m / spec.speed_mps) > self._lead_ns + NS_PER_MS
@@ -507,6 +512,8 @@ class Agv:
         self._head = max(self._head, head)
         self._asking = self._head < 0
         self._inbox.succeed(mission)
+        if self.charging.last and self._life is not None:
+            self._life.interrupt()
 
     def extend(self, head: int) -> None:
         """A longer base is here, perhaps before its order, if that had to be sent again."""
@@ -524,13 +531,38 @@ class Agv:
             asked = partial(self.floor.fleet.asked, mission, index)
             deliver(self.env, self.control.up, STATE_BYTES, asked, after_ns=ANSWER_NS)
 
+    def _tell_stop(self, mission: Mission, stop: int) -> None:
+        """Have the fleet manager know that it stands at a stop; a lost state is sent again."""
+        arrival_ns, arrived = self.control.up.send(self.env.now, STATE_BYTES), self.floor.fleet.arrived
+        if arrival_ns is None:
+            later(self.env, RETRY_NS, partial(self._tell_stop, mission, stop))
+        else:
+            self.floor.fleet.reservations.foresee(arrival_ns, mission, partial(arrived, mission, stop))
+
     def _tell_state(self, heard: partial[None]) -> None:
         deliver(self.env, self.control.up, STATE_BYTES, heard)
 
     def _note(self, **changes: Any) -> None:
-        self._log.append((self.env.now, changes))
+        self._log.append((self._now_ns, changes))
 
     # Life
+
+    @property
+    def _now_ns(self) -> int:
+        """Now, or up to when it has lived ahead."""
+        return max(self.env.now, self._ahead_ns)
+
+    def _pass(self, t_ns: int) -> Process:
+        """Let time pass, without waiting where nothing but what is foreseen can happen to it."""
+        if self.control.down.foresees and not self._asking:
+            self._ahead_ns = t_ns
+        else:
+            yield self.env.timeout(t_ns - self.env.now)
+
+    def _catch_up(self) -> Process:
+        """Wait until it is the time it has lived to."""
+        if (left_ns := self._ahead_ns - self.env.now) > 0:
+            yield self.env.timeout(left_ns)
 
     def run(self) -> Process:
         """Mission after mission; it waits where the last one ended."""
@@ -555,7 +587,7 @@ class Agv:
             yield from self._drive(drive, mission, stop)
             self.at = route.way[stop][0]
             self._note(index=stop, last_node=self.at)
-            self._tell_state(partial(fleet.arrived, mission, stop))
+            self._tell_stop(mission, stop)
             if mission.sink is not None:
                 yield from self._handle(mission, stop)
         self.mission.set(env.now, 0)
@@ -609,12 +641,12 @@ class Agv:
             battery.draw(env.now, -amperes)
             left_s = (goal - ratio) * spec.battery_ah * 3600 / amperes
             enough = env.timeout(ceil_ms(ns(left_s)) + NS_PER_MS)
-            if not is_told:
+            self._life = env.active_process if is_told else None
+            try:
                 yield enough
-                continue
-            yield self._inbox | enough
-            if self._inbox.triggered:
+            except simpy.Interrupt:  # called away
                 break
+        self._life = None
         battery.draw(env.now, spec.idle_a)
         self.charging.set(env.now, 0)
         self._note(charging=False)
@@ -623,7 +655,7 @@ class Agv:
     # Motion
 
     def _rolls(self, *, driving: bool) -> None:
-        spec, now = self.spec, self.env.now
+        spec, now = self.spec, self._now_ns
         if bool(self.driving.last) == driving:
             return
         self.driving.set(now, int(driving))
@@ -635,14 +667,15 @@ class Agv:
         """On to a stop, from standing to standing, once it is released."""
         goal_m = drive.way[stop][1]
         while True:
-            far, speed = drive.at(self.env.now)
+            far, speed = drive.at(self._now_ns)
             if speed or far < self._end_m(drive, stop) - _SAME_M:
                 if not (yield from self._go(drive, mission, stop)):
                     yield from self._halt(drive)
-            elif self._head < stop or far < goal_m - _SAME_M:
-                yield from self._await_base(drive, mission)
-            else:
+                continue
+            yield from self._catch_up()
+            if self._head >= stop and far >= goal_m - _SAME_M:
                 break
+            yield from self._await_base(drive, mission)
 
     def _end_m(self, drive: Drive, stop: int) -> float:
         """Where its base ends on the way to a stop."""
@@ -651,9 +684,11 @@ class Agv:
     def _go(self, drive: Drive, mission: Mission, stop: int) -> Generator[simpy.Event, Any, bool]:
         """Drive towards the end of the base until it stands there or the base grows, or until it
         must stop because nothing is heard: ``False``."""
-        env = self.env
-        leg = _Leg(drive, mission, stop, env.now)
-        self._intend(leg, env.now)
+        env, from_ns = self.env, self._now_ns
+        leg = _Leg(drive, mission, stop, from_ns)
+        self._intend(leg, from_ns)
+        if self._may_request(leg):
+            yield from self._catch_up()
         while self._requests(leg):
             stands_ns = self._sure_ns(leg)
             if stands_ns is None:
@@ -666,18 +701,20 @@ class Agv:
             break
         wants, brakes_ns = leg.wants, leg.brakes_ns
         calm = leg.calm and not wants
-        if not calm and env.now < leg.from_ns:
-            yield env.timeout(leg.from_ns - env.now)
-        while not calm and env.now < brakes_ns:
-            if wants and env.now >= leg.asks_ns:
+        if not calm and self._now_ns < leg.from_ns:
+            yield from self._pass(leg.from_ns)
+        while not calm and (now := self._now_ns) < brakes_ns:
+            if wants and now >= leg.asks_ns:
+                yield from self._catch_up()
                 self._wants(drive, mission)
-            due_ns = leg.asks_ns if wants and leg.asks_ns > env.now else brakes_ns
+            due_ns = leg.asks_ns if wants and leg.asks_ns > now else brakes_ns
             silent = yield from self._watch(due_ns)
             if self._head != leg.head:
                 return True
             if silent:
                 return False
         if wants:
+            yield from self._catch_up()
             self._wants(drive, mission)
         if self._is_tracked:
             self._tell(drive, brakes_ns, leg.stands_ns)
@@ -685,8 +722,8 @@ class Agv:
             yield from self._until(ceil_ms(leg.stands_ns))
             if self._head != leg.head:
                 return True
-        elif (left_ns := ceil_ms(leg.stands_ns) - env.now) > 0:
-            yield env.timeout(left_ns)
+        elif (stands_ns := ceil_ms(leg.stands_ns)) > self._now_ns:
+            yield from self._pass(stands_ns)
         self._rolls(driving=False)
         return True
 
@@ -713,10 +750,14 @@ class Agv:
         down = self.control.down
         return down.foresees and down.quiet(from_ns, to_ns, self._limit_ns) is None
 
+    def _may_request(self, leg: "_Leg") -> bool:
+        """Whether it wants more base, and knows that it will hear of it."""
+        return leg.calm and leg.wants and not self._asking
+
     def _requests(self, leg: "_Leg") -> bool:
         """Ask for more base at a time to come, if it is known that the fleet manager answers before
         it would have to brake."""
-        if not leg.calm or not leg.wants or self._asking:
+        if not self._may_request(leg):
             return False
         asks_ns = leg.asks_ns = max(leg.asks_ns, leg.from_ns)
         self._asking = True
@@ -836,10 +877,10 @@ class Agv:
         for too long: ``True``."""
         env, down, limit_ns = self.env, self.control.down, self._limit_ns
         if down.foresees or not self._asking:  # nobody sends it anything but heartbeats
-            quiet_ns = down.quiet(env.now, to_ns, limit_ns)
+            quiet_ns = down.quiet(self._now_ns, to_ns, limit_ns)
             due_ns = to_ns if quiet_ns is None else quiet_ns
             if not self._asking:
-                yield env.timeout(due_ns - env.now)
+                yield from self._pass(due_ns)
                 return quiet_ns is not None
             yield from self._until(due_ns)
             return quiet_ns is not None and env.now == due_ns
@@ -858,7 +899,7 @@ class Agv:
 
     def _halt(self, drive: Drive) -> Process:
         """Stop because nothing is heard, and stand until something is."""
-        env, down, quiet_ns = self.env, self.control.down, self.env.now
+        down, quiet_ns = self.control.down, self._now_ns
         brake = self.spec.acceleration_mps2
         far, speed = drive.at(quiet_ns)
         still_ns = quiet_ns + ns(speed / brake)
@@ -867,17 +908,19 @@ class Agv:
         if self._is_tracked:
             self._tell(drive, quiet_ns, still_ns)
         stands_ns = ceil_ms(still_ns)
-        yield env.timeout(stands_ns - env.now)
+        yield from self._pass(stands_ns)
         self._rolls(driving=False)
-        self._note(waiting_for_link=True)
-        self.halted.set(env.now, 1)
-        self.stands.set(env.now, 1)
-        while (heard_ns := down.hears(quiet_ns, env.now)) is None:
+        self._stand(for_link=True)
+        while (heard_ns := down.hears(quiet_ns, self._now_ns)) is None:
             yield from self._until(down.next_beat_ns)
-        yield env.timeout(max(ceil_ms(heard_ns), stands_ns + NS_PER_MS) - env.now)
-        self.halted.set(env.now, 0)
-        self.stands.set(env.now, 0)
-        self._note(waiting_for_link=False)
+        yield from self._pass(max(ceil_ms(heard_ns), stands_ns + NS_PER_MS))
+        self._stand(for_link=False)
+
+    def _stand(self, *, for_link: bool) -> None:
+        """It stands for want of the link, or does so no longer."""
+        self.halted.set(self._now_ns, int(for_link))
+        self.stands.set(self._now_ns, int(for_link))
+        self._note(waiting_for_link=for_link)
 
     def _await_base(self, drive: Drive, mission: Mission) -> Process:
         """Stand, blocked, at the end of the base until it has grown."""
