@@ -517,10 +517,7 @@ class Agv:
 
     def extend(self, head: int) -> None:
         """A longer base is here, perhaps before its order, if that had to be sent again."""
-        self._head = head
-        self._update += 1
-        self._asking = False
-        self._note(base=head, update=self._update, asks=False)
+        self._has(head, self.env.now)
         if not self._woken.triggered:
             self._woken.succeed()
 
@@ -608,8 +605,9 @@ class Agv:
             load_ns = ceil_ms(ns(setting.load_s))
             lead_ns = min(ceil_ms(ns(self.spec.base_lead_s)), load_ns)
             if self.control.up.foresees:
-                self._ask_at(env.now + load_ns - lead_ns, mission, stop)
+                self._ask_at(env.now + load_ns - lead_ns, mission, stop, env.now + load_ns)
                 yield env.timeout(load_ns)
+                self.floor.fleet.reservations.settle(env.now)
             else:
                 yield env.timeout(load_ns - lead_ns)
                 self._ask(mission, stop)
@@ -780,9 +778,7 @@ class Agv:
         if comes_ns >= leg.brakes_ns:
             later(self.env, comes_ns - self.env.now, partial(self.extend, head))
             return False
-        self._head, self._asking = head, False
-        self._update += 1
-        self._log.append((comes_ns, {"base": head, "update": self._update, "asks": False}))
+        self._has(head, comes_ns)
         self._intend(leg, comes_ns)
         return True
 
@@ -851,10 +847,37 @@ class Agv:
         except simpy.Interrupt:
             pass
 
-    def _ask_at(self, t_ns: int, mission: Mission, index: int) -> None:
-        """``_ask`` at a time to come, where nobody sends anything before."""
+    def _ask_at(self, t_ns: int, mission: Mission, index: int, wakes_ns: int) -> None:
+        """``_ask`` at a time to come, where nobody sends anything before, and nothing is done
+        before ``wakes_ns``."""
         self._asking = True
-        self._asked(mission, index, t_ns, self.control.up.send(t_ns, STATE_BYTES))
+        up, down, reservations = self.control.up, self.control.down, self.floor.fleet.reservations
+        arrival_ns = up.send(t_ns, STATE_BYTES)
+        assert isinstance(down, CalmLane)
+        is_sure = reservations.is_clear(mission) and down.ahead(1, ORDER_BYTES)[0] >= 0
+        if not is_sure or arrival_ns is None or arrival_ns + ANSWER_NS > wakes_ns:
+            self._asked(mission, index, t_ns, arrival_ns)
+            return
+        due_ns = arrival_ns + ANSWER_NS
+        told = partial(self._is_told, mission, index, due_ns)
+        reservations.foresee(due_ns, mission, told, asks=True)
+
+    def _is_told(self, mission: Mission, index: int, due_ns: int) -> None:
+        """Have the answer of a time, while it stands."""
+        answer = self.floor.fleet.answer(mission, index, due_ns)
+        if answer is None:
+            return
+        head, comes_ns = answer
+        if comes_ns >= self.env.now:
+            later(self.env, comes_ns - self.env.now, partial(self.extend, head))
+        else:
+            self._has(head, comes_ns)
+
+    def _has(self, head: int, comes_ns: int) -> None:
+        """A longer base is here, at a time that nothing has happened to it since."""
+        self._head, self._asking = head, False
+        self._update += 1
+        self._log.append((comes_ns, {"base": head, "update": self._update, "asks": False}))
 
     def _asked(self, mission: Mission, index: int, sent_ns: int, arrival_ns: int | None) -> None:
         """Have the fleet manager know of a request when it is there; a lost one is sent again."""
