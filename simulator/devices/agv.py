@@ -530,11 +530,11 @@ class Agv:
 
     def _tell_stop(self, mission: Mission, stop: int) -> None:
         """Have the fleet manager know that it stands at a stop; a lost state is sent again."""
-        arrival_ns, arrived = self.control.up.send(self.env.now, STATE_BYTES), self.floor.fleet.arrived
+        fleet, arrival_ns = self.floor.fleet, self.control.up.send(self.env.now, STATE_BYTES)
         if arrival_ns is None:
             later(self.env, RETRY_NS, partial(self._tell_stop, mission, stop))
         else:
-            self.floor.fleet.reservations.foresee(arrival_ns, mission, partial(arrived, mission, stop))
+            fleet.reservations.foresee(arrival_ns, partial(fleet.arrived, mission, stop))
 
     def _tell_state(self, heard: partial[None]) -> None:
         deliver(self.env, self.control.up, STATE_BYTES, heard)
@@ -812,7 +812,7 @@ class Agv:
         """Have the answer to come put down, and by it the next request."""
         leg.is_sure = True
         step = partial(self._step, leg)
-        self.floor.fleet.reservations.foresee(leg.due_ns, leg.mission, step, asks=True)
+        self.floor.fleet.reservations.foresee(leg.due_ns, step, leg.mission)
 
     def _step(self, leg: "_Leg") -> None:
         """Have an answer that was foreseen, and ask again; whoever came between, it is told of at
@@ -829,8 +829,8 @@ class Agv:
     def _is_broken(self, leg: "_Leg") -> None:
         if self.env.now != leg.due_ns:
             raise RuntimeError(f"{self.path}: what was sure has not come at {leg.due_ns}")
-        assert self._life is not None
-        self._life.interrupt()
+        if self._life is not None and self._life is not self.env.active_process:
+            self._life.interrupt()
 
     def _sleep(self, leg: "_Leg", stands_ns: int) -> Process:
         """Let time pass until its stop is near, or somebody is in the way."""
@@ -860,7 +860,7 @@ class Agv:
             return
         due_ns = arrival_ns + ANSWER_NS
         told = partial(self._is_told, mission, index, due_ns)
-        reservations.foresee(due_ns, mission, told, asks=True)
+        reservations.foresee(due_ns, told, mission)
 
     def _is_told(self, mission: Mission, index: int, due_ns: int) -> None:
         """Have the answer of a time, while it stands."""

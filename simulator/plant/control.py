@@ -249,9 +249,7 @@ class Service:
     further part of. What is drawn can be drawn ``again``: of that nothing is kept that was told.
     """
 
-    def __init__(
-        self, way: str, now_ns: int, again: Callable[[], Silences] | None = None
-    ) -> None:
+    def __init__(self, way: str, now_ns: int, again: Callable[[], Silences] | None = None) -> None:
         self.way = way
         self._up = Steps(now_ns, 1)
         self._failures = Steps(now_ns, 0)

@@ -140,8 +140,8 @@ class Reservations:
         """Missions that hold nodes, the oldest first."""
         self._waiting: list[tuple[Mission, Callable[[], None]]] = []
         """What was not granted yet, and what to do when it is."""
-        self._foreseen: list[tuple[int, int, Mission, Callable[[], None]]] = []
-        """What will be done, and when: a heap."""
+        self._foreseen: list[tuple[int, int, Mission | None, Callable[[], None]]] = []
+        """What will be done, and when, and if it asks of which mission: a heap."""
         self._put_down = 0
         self._sure = set[Mission]()
         """Missions that rely on being granted what they will ask for."""
@@ -151,15 +151,14 @@ class Reservations:
 
     # What is to come
 
-    def foresee(
-        self, t_ns: int, mission: Mission, call: Callable[[], None], *, asks: bool = False
-    ) -> None:
-        """At a time, now or to come, do what only gives nodes back, or ``asks`` for some where the
-        mission is sure to get them; perhaps later, but before anybody can see the difference."""
+    def foresee(self, t_ns: int, call: Callable[[], None], asks: Mission | None = None) -> None:
+        """At a time, now or to come, do what only gives nodes back, or ``asks`` for some where a
+        mission is sure to get them, one such request at a time; perhaps later, but before anybody
+        can see the difference."""
         self._put_down += 1
-        heappush(self._foreseen, (t_ns, self._put_down, mission, call))
-        if asks:
-            self._sure.add(mission)
+        heappush(self._foreseen, (t_ns, self._put_down, asks, call))
+        if asks is not None:
+            self._sure.add(asks)
         if not self._is_settling:
             self._beware()
 
@@ -171,7 +170,8 @@ class Reservations:
         self._is_settling = True
         while foreseen and foreseen[0][0] <= to_ns:
             _, _, mission, call = heappop(foreseen)
-            self._sure.discard(mission)
+            if mission is not None:
+                self._sure.remove(mission)
             call()
         self._is_settling = False
         self._beware()
@@ -460,9 +460,7 @@ class Fleet:
         """Vehicles at, or on their way to, each charging station."""
         self._want_charge: deque[Vehicle] = deque()
         self._looked_after = set[Vehicle]()
-        self.reservations = Reservations(
-            env, roads.place, enforced=plant.transport.reservations
-        )
+        self.reservations = Reservations(env, roads.place, enforced=plant.transport.reservations)
         self.tugger = Tugger(env, plant, roads, calendar)
         self.vehicles: list[Vehicle] = []
 
