@@ -2,7 +2,7 @@
 
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from math import log
 from pathlib import Path
@@ -31,8 +31,8 @@ from simulator.factory import Factory
 from simulator.link.link import Direction, Link
 from simulator.link.profile import load_profile
 from simulator.plant import Plant, make_plant
-from simulator.plant.control import BEAT_NS, CalmLane
-from simulator.plant.fleet import ANSWER_NS
+from simulator.plant.control import BEAT_NS, CalmLane, later
+from simulator.plant.fleet import ANSWER_NS, Mission, Reservations
 from simulator.plant.floor import Floor
 from simulator.plant.material import Container, Output
 from simulator.plant.routes import Order
@@ -155,6 +155,7 @@ def agvs(floor: Floor) -> list[Agv]:
 
 def check_holds(floor: Floor) -> None:
     """No node is reserved twice, and no vehicle on its way is anywhere else."""
+    floor.fleet.reservations.settle(floor.env.now)
     bit = floor.fleet.reservations._bit
     held = 0
     for mission in floor.fleet.reservations._holders:
@@ -200,6 +201,54 @@ def test_on_any_map_every_call_is_served_and_no_node_is_held_twice(
     assert sorted(number for place in places for number, _ in place.got) == [*range(calls)]
     floor.run_to(env.now + 10 * MINUTE)
     assert not floor.fleet.reservations._holders, "who has done holds nothing"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    size=st.integers(3, 10), vehicles=st.integers(1, 4), calls=st.integers(1, 8),
+    stalls=st.sampled_from([(0.0, 40.0), (1.2, 20.0)]), seed=st.integers(0, 999),
+)  # fmt: skip
+def test_what_is_put_down_is_what_would_have_been_done_at_its_time(
+    size: int, vehicles: int, calls: int, stalls: tuple[float, float], seed: int
+) -> None:
+    """Whether requests and returns of nodes are foreseen, or events of their own; calls come in
+    between, and so others do."""
+
+    def life(*, foreseen: bool) -> tuple[list[Any], int]:
+        dice = random.Random(seed)
+        names = [f"n{number}" for number in range(size)]
+        nodes = {name: (dice.uniform(0, 150), dice.uniform(0, 150)) for name in names}
+        edges = {(dice.choice(names[:n]), names[n]) for n in range(1, size)}
+        starts = [{"node": dice.choice(names)} for _ in range(vehicles)]
+        with pytest.MonkeyPatch.context() as patch:
+            if not foreseen:
+                patch.setattr(Agv, "_sure_ns", lambda *_: None)
+                patch.setattr(Reservations, "foresee", at_its_time)
+            floor = floor_of(nodes, sorted(edges), starts, Wire(7.3, stalls))
+            places = [Station(name, floor) for name in names]
+            for number in range(calls):
+                source, sink = dice.choice(places), dice.choice(places)
+                floor.fleet.call(box(number), source, (sink,))
+                floor.run_to(floor.env.now + round(dice.uniform(0, 90) * NS_PER_S))
+            floor.run_to(START + 2 * HOUR)
+        told: list[Any] = [sorted(place.got) for place in places]
+        for agv in agvs(floor):
+            logs = (agv.mission, agv.driving, agv.loaded, agv.stands, agv.halted.rate)
+            told += [list(zip(log.t, log.v, strict=True)) for log in logs]
+            told += [agv.situations(floor.env.now), [d.pieces for d in agv._drives]]
+        assert sum(map(len, told[: len(places)])) == calls
+        return told, next(floor.env._eid)
+
+    (far, few), (near, many) = life(foreseen=True), life(foreseen=False)
+    assert far == near
+    assert few < many
+
+
+def at_its_time(
+    self: Reservations, t_ns: int, call: Callable[[], None], asks: Mission | None = None
+) -> None:
+    del asks
+    later(self._env, t_ns - self._env.now, call)
 
 
 LANE = {"a": (0, 0), "b": (30, 0), "c": (60, 0), "d": (90, 0), "e": (45, 30)}
@@ -562,7 +611,7 @@ def test_drawn_silences_have_the_rate_and_lengths_of_their_law(
     law = Law(between_s * NS_PER_S, np.array(lengths, dtype=np.int64) * NS_PER_MS)
     silences = Silences(law, START, np.random.default_rng(seed))
     to_ns = START + round(1_000 * law.between_ns)
-    found = list(zip(*(c.tolist() for c in silences.between(START, to_ns)), strict=True))
+    found = list(zip(*silences.between(START, to_ns), strict=True))
     assert all(a < b for a, b in found)
     assert all(end <= start for (_, end), (start, _) in pairwise(found))
     assert {end - start for start, end in found} <= {length * NS_PER_MS for length in lengths}
@@ -594,11 +643,20 @@ def test_a_drawn_silence_halts_and_fails_the_service() -> None:
     (agv,) = agvs(floor)
     down = agv.control.down
     assert isinstance(down, CalmLane)
-    first_ns = int(down._told.between(START, START + HOUR)[0][0])
+    first_ns = int(down._silences.between(START, START + HOUR)[0][0])
     agv.reports(Stretch.every(START, START + HOUR))
     service = agv.control.services[1]
     assert service.up.t[1] == first_ns + 2 * BEAT_NS
     assert service.failures.last == pytest.approx(60, abs=20)
+    assert len(service.logs["downlink_up"].t) == 1, "what was told is not kept"
+    cut = Floor(floor.plant, cast(Link, Wire(5.0, (2.0, 60.0))), 1, START)
+    (again,), ends = agvs(cut), [START + n * HOUR // 7 for n in range(8)]
+    for begin_ns, end_ns in pairwise(ends):
+        cut.run_to(end_ns)
+        again.reports(Stretch.every(begin_ns, end_ns))
+    for name in ("up", "failures"):
+        whole, parts = (getattr(s, name) for s in (service, again.control.services[1]))
+        assert (whole.t, whole.v) == (parts.t, parts.v)
     ups = sum(b - a for (a, up), (b, _) in pairwise(zip(service.up.t, service.up.v, strict=True))
               if not up)  # fmt: skip
     assert ups / HOUR == pytest.approx(1.8 / 60, rel=0.4)

@@ -71,6 +71,7 @@ from simulator.plant.control import (
     RETRY_NS,
     SERVICE_CHANNELS,
     STATE_BYTES,
+    CalmLane,
     deliver,
     later,
 )
@@ -236,6 +237,9 @@ class Drive:
 
 
 _SAME_M = 1e-9
+_ROUNDING_NS = 1_000
+"""What many plans may differ from one, each rounded to a nanosecond."""
+_GRACE_NS = NS_PER_S
 _CHORD_M = 0.04
 """The radio knows the track as chords, which stay closer to the truth than this."""
 _KEEP_NS = 30 * NS_PER_S
@@ -280,16 +284,19 @@ class Battery:
 
     def ratio(self, t_ns: int) -> float:
         """State of charge."""
-        at = len(self._t) - 1
-        if self._t[at] > t_ns:
-            at = max(bisect_right(self._t, t_ns) - 1, 0)
+        at = self._at(t_ns)
         left = self._left[at] - self._draw[at] * (t_ns - self._t[at])
         return min(max(left / self.capacity, 0.0), 1.0)
 
     def falls_ns(self, t_ns: int, ratio: float) -> int:
-        """How long from a time on it lasts until it falls to a charge, at the current of now."""
-        left = (self.ratio(t_ns) - ratio) * self.capacity
-        return max(round(left / self._draw[-1]), 0) if self._draw[-1] > 0 else _HOLD_NS
+        """How long from a time on it lasts until it falls to a charge, at the current of then."""
+        left, draw = (self.ratio(t_ns) - ratio) * self.capacity, self._draw[self._at(t_ns)]
+        return max(round(left / draw), 0) if draw > 0 else _HOLD_NS
+
+    def _at(self, t_ns: int) -> int:
+        """The last change up to a time; there may be some to come."""
+        at = len(self._t) - 1
+        return at if self._t[at] <= t_ns else max(bisect_right(self._t, t_ns) - 1, 0)
 
     def at(self, times: Times) -> Floats:
         """State of charge at ascending times."""
@@ -352,6 +359,35 @@ class Situation:
         if not way:
             return ()
         return tuple((way[n][0], 2 * n) for n in range(min(self.index + 1, last), last + 1))
+
+
+@dataclass(slots=True, eq=False)
+class _Leg:
+    """What a vehicle means to do on its way to a stop, as far as its base leads."""
+
+    drive: Drive
+    mission: Mission
+    stop: int
+    from_ns: int
+    """Since when it means to."""
+    head: int = -1
+    end_m: float = 0.0
+    """Where its base ends on the way to the stop."""
+    brakes_ns: int = 0
+    stands_ns: int = 0
+    wants: bool = False
+    """Whether its base does not reach to the stop."""
+    calm: bool = False
+    """Whether it is known that nothing will be missed until it brakes."""
+    calm_ns: int = 0
+    """Up to when that is known anyway."""
+    asks_ns: int = 0
+    index: int = 0
+    """The last node passed when it asks."""
+    due_ns: int = 0
+    """When the fleet manager answers."""
+    is_sure: bool = False
+    """Whether that answer is foreseen, and will be what it wants."""
 
 
 class Motion(NamedTuple):
@@ -417,6 +453,12 @@ class Agv:
         self._is_tracked = floor.plant.radio is not None and not floor.draws_heartbeats
         """Whether the radio is told where it goes. Where heartbeats are drawn, the law they are
         drawn by was measured on the move, and the radio leaves the vehicle where it began."""
+        self._ahead_ns = now
+        """Up to when it has decided what it does, where nothing can come between."""
+        self._life: simpy.Process | None = None
+        """Its own process, while it relies on getting its base."""
+        self._is_long = ns(spec.base_m / spec.speed_mps) > self._lead_ns + NS_PER_MS
+        """Whether a base that comes in time lasts until the next one is asked for."""
         self._inbox = self.env.event()
         self._woken = self.env.event()
         """What it waits for, if a new base would change that."""
@@ -470,13 +512,12 @@ class Agv:
         self._head = max(self._head, head)
         self._asking = self._head < 0
         self._inbox.succeed(mission)
+        if self.charging.last and self._life is not None:
+            self._life.interrupt()
 
     def extend(self, head: int) -> None:
         """A longer base is here, perhaps before its order, if that had to be sent again."""
-        self._head = head
-        self._update += 1
-        self._asking = False
-        self._note(base=head, update=self._update, asks=False)
+        self._has(head, self.env.now)
         if not self._woken.triggered:
             self._woken.succeed()
 
@@ -487,13 +528,38 @@ class Agv:
             asked = partial(self.floor.fleet.asked, mission, index)
             deliver(self.env, self.control.up, STATE_BYTES, asked, after_ns=ANSWER_NS)
 
+    def _tell_stop(self, mission: Mission, stop: int) -> None:
+        """Have the fleet manager know that it stands at a stop; a lost state is sent again."""
+        fleet, arrival_ns = self.floor.fleet, self.control.up.send(self.env.now, STATE_BYTES)
+        if arrival_ns is None:
+            later(self.env, RETRY_NS, partial(self._tell_stop, mission, stop))
+        else:
+            fleet.reservations.foresee(arrival_ns, partial(fleet.arrived, mission, stop))
+
     def _tell_state(self, heard: partial[None]) -> None:
         deliver(self.env, self.control.up, STATE_BYTES, heard)
 
     def _note(self, **changes: Any) -> None:
-        self._log.append((self.env.now, changes))
+        self._log.append((self._now_ns, changes))
 
     # Life
+
+    @property
+    def _now_ns(self) -> int:
+        """Now, or up to when it has lived ahead."""
+        return max(self.env.now, self._ahead_ns)
+
+    def _pass(self, t_ns: int) -> Process:
+        """Let time pass, without waiting where nothing but what is foreseen can happen to it."""
+        if self.control.down.foresees and not self._asking:
+            self._ahead_ns = t_ns
+        else:
+            yield self.env.timeout(t_ns - self.env.now)
+
+    def _catch_up(self) -> Process:
+        """Wait until it is the time it has lived to."""
+        if (left_ns := self._ahead_ns - self.env.now) > 0:
+            yield self.env.timeout(left_ns)
 
     def run(self) -> Process:
         """Mission after mission; it waits where the last one ended."""
@@ -518,7 +584,7 @@ class Agv:
             yield from self._drive(drive, mission, stop)
             self.at = route.way[stop][0]
             self._note(index=stop, last_node=self.at)
-            self._tell_state(partial(fleet.arrived, mission, stop))
+            self._tell_stop(mission, stop)
             if mission.sink is not None:
                 yield from self._handle(mission, stop)
         self.mission.set(env.now, 0)
@@ -539,8 +605,9 @@ class Agv:
             load_ns = ceil_ms(ns(setting.load_s))
             lead_ns = min(ceil_ms(ns(self.spec.base_lead_s)), load_ns)
             if self.control.up.foresees:
-                self._ask_at(env.now + load_ns - lead_ns, mission, stop)
+                self._ask_at(env.now + load_ns - lead_ns, mission, stop, env.now + load_ns)
                 yield env.timeout(load_ns)
+                self.floor.fleet.reservations.settle(env.now)
             else:
                 yield env.timeout(load_ns - lead_ns)
                 self._ask(mission, stop)
@@ -572,12 +639,12 @@ class Agv:
             battery.draw(env.now, -amperes)
             left_s = (goal - ratio) * spec.battery_ah * 3600 / amperes
             enough = env.timeout(ceil_ms(ns(left_s)) + NS_PER_MS)
-            if not is_told:
+            self._life = env.active_process if is_told else None
+            try:
                 yield enough
-                continue
-            yield self._inbox | enough
-            if self._inbox.triggered:
+            except simpy.Interrupt:  # called away
                 break
+        self._life = None
         battery.draw(env.now, spec.idle_a)
         self.charging.set(env.now, 0)
         self._note(charging=False)
@@ -586,7 +653,7 @@ class Agv:
     # Motion
 
     def _rolls(self, *, driving: bool) -> None:
-        spec, now = self.spec, self.env.now
+        spec, now = self.spec, self._now_ns
         if bool(self.driving.last) == driving:
             return
         self.driving.set(now, int(driving))
@@ -598,14 +665,15 @@ class Agv:
         """On to a stop, from standing to standing, once it is released."""
         goal_m = drive.way[stop][1]
         while True:
-            far, speed = drive.at(self.env.now)
+            far, speed = drive.at(self._now_ns)
             if speed or far < self._end_m(drive, stop) - _SAME_M:
                 if not (yield from self._go(drive, mission, stop)):
                     yield from self._halt(drive)
-            elif self._head < stop or far < goal_m - _SAME_M:
-                yield from self._await_base(drive, mission)
-            else:
+                continue
+            yield from self._catch_up()
+            if self._head >= stop and far >= goal_m - _SAME_M:
                 break
+            yield from self._await_base(drive, mission)
 
     def _end_m(self, drive: Drive, stop: int) -> float:
         """Where its base ends on the way to a stop."""
@@ -614,52 +682,65 @@ class Agv:
     def _go(self, drive: Drive, mission: Mission, stop: int) -> Generator[simpy.Event, Any, bool]:
         """Drive towards the end of the base until it stands there or the base grows, or until it
         must stop because nothing is heard: ``False``."""
-        spec, env = self.spec, self.env
-        from_ns = env.now
-        while True:
-            head = self._head
-            far, speed = drive.at(from_ns)
-            end_m = self._end_m(drive, stop)
-            plan = trapezoid(from_ns, far, end_m, spec.speed_mps, spec.acceleration_mps2, speed)
-            drive.change(plan)
-            brakes_ns, stands_ns = plan[-2].t_ns, plan[-1].t_ns
-            wants = head < stop
-            asks_ns = (brakes_ns - self._lead_ns) // NS_PER_MS * NS_PER_MS
-            if self._is_tracked:
-                self._tell(drive, from_ns, brakes_ns)
-            if not self.driving.last:
-                self._rolls(driving=True)
-            calm, grown_ns = self._foresees(from_ns, brakes_ns), None
-            if calm and wants and not self._asking:
-                asks_ns = max(asks_ns, from_ns)
-                grown_ns = yield from self._grow(drive, mission, asks_ns, brakes_ns)
-            if grown_ns is None:
-                break
-            from_ns = grown_ns
-        calm = calm and not wants
-        if not calm and env.now < from_ns:
-            yield env.timeout(from_ns - env.now)
-        while not calm and env.now < brakes_ns:
-            if wants and env.now >= asks_ns:
+        env, from_ns = self.env, self._now_ns
+        leg = _Leg(drive, mission, stop, from_ns)
+        self._intend(leg, from_ns)
+        if self._may_request(leg):
+            yield from self._catch_up()
+        while self._requests(leg):
+            stands_ns = self._sure_ns(leg)
+            if stands_ns is None:
+                yield env.timeout(leg.due_ns - env.now)
+                if not self._grows(leg):
+                    break
+                continue
+            self._foresee(leg)
+            yield from self._sleep(leg, stands_ns)
+            break
+        wants, brakes_ns = leg.wants, leg.brakes_ns
+        calm = leg.calm and not wants
+        if not calm and self._now_ns < leg.from_ns:
+            yield from self._pass(leg.from_ns)
+        while not calm and (now := self._now_ns) < brakes_ns:
+            if wants and now >= leg.asks_ns:
+                yield from self._catch_up()
                 self._wants(drive, mission)
-            due_ns = asks_ns if wants and asks_ns > env.now else brakes_ns
+            due_ns = leg.asks_ns if wants and leg.asks_ns > now else brakes_ns
             silent = yield from self._watch(due_ns)
-            if self._head != head:
+            if self._head != leg.head:
                 return True
             if silent:
                 return False
         if wants:
+            yield from self._catch_up()
             self._wants(drive, mission)
         if self._is_tracked:
-            self._tell(drive, brakes_ns, stands_ns)
+            self._tell(drive, brakes_ns, leg.stands_ns)
         if wants:
-            yield from self._until(ceil_ms(stands_ns))
-            if self._head != head:
+            yield from self._until(ceil_ms(leg.stands_ns))
+            if self._head != leg.head:
                 return True
-        else:
-            yield env.timeout(ceil_ms(stands_ns) - env.now)
+        elif (stands_ns := ceil_ms(leg.stands_ns)) > self._now_ns:
+            yield from self._pass(stands_ns)
         self._rolls(driving=False)
         return True
+
+    def _intend(self, leg: "_Leg", from_ns: int) -> None:
+        """Plan from a time on, with the base there is then, to its end."""
+        spec, drive, stop, head = self.spec, leg.drive, leg.stop, self._head
+        far, speed = drive.at(from_ns)
+        end_m = drive.way[max(min(head, stop), 0)][1]
+        plan = trapezoid(from_ns, far, end_m, spec.speed_mps, spec.acceleration_mps2, speed)
+        drive.change(plan)
+        leg.from_ns, leg.head, leg.end_m = from_ns, head, end_m
+        leg.brakes_ns, leg.stands_ns = brakes_ns, _ = plan[-2].t_ns, plan[-1].t_ns
+        leg.wants = head < stop
+        leg.asks_ns = (brakes_ns - self._lead_ns) // NS_PER_MS * NS_PER_MS
+        if self._is_tracked:
+            self._tell(drive, from_ns, brakes_ns)
+        if not self.driving.last:
+            self._rolls(driving=True)
+        leg.calm = brakes_ns <= leg.calm_ns or self._foresees(from_ns, brakes_ns)
 
     def _foresees(self, from_ns: int, to_ns: int) -> bool:
         """Whether it is known now that nothing will be missed on the way from one time to another:
@@ -667,36 +748,136 @@ class Agv:
         down = self.control.down
         return down.foresees and down.quiet(from_ns, to_ns, self._limit_ns) is None
 
-    def _grow(
-        self, drive: Drive, mission: Mission, asks_ns: int, brakes_ns: int
-    ) -> Generator[simpy.Event, Any, int | None]:
-        """Ask for more base at a time to come, and get it before it would have to brake: when that
-        is. ``None``: it is not known yet whether and when."""
-        env, fleet = self.env, self.floor.fleet
+    def _may_request(self, leg: "_Leg") -> bool:
+        """Whether it wants more base, and knows that it will hear of it."""
+        return leg.calm and leg.wants and not self._asking
+
+    def _requests(self, leg: "_Leg") -> bool:
+        """Ask for more base at a time to come, if it is known that the fleet manager answers before
+        it would have to brake."""
+        if not self._may_request(leg):
+            return False
+        asks_ns = leg.asks_ns = max(leg.asks_ns, leg.from_ns)
         self._asking = True
         self._log.append((asks_ns, {"asks": True}))
-        index = drive.passed(drive.at(asks_ns)[0])
+        index = leg.drive.passed(leg.drive.at(asks_ns)[0])
         arrival_ns = self.control.up.send(asks_ns, STATE_BYTES)
-        if arrival_ns is None or arrival_ns + ANSWER_NS >= brakes_ns:
-            self._asked(mission, index, asks_ns, arrival_ns)
-            return None
-        yield env.timeout(arrival_ns + ANSWER_NS - env.now)
-        answer = fleet.answer(mission, index)
+        if arrival_ns is None or arrival_ns + ANSWER_NS >= leg.brakes_ns:
+            self._asked(leg.mission, index, asks_ns, arrival_ns)
+            return False
+        leg.index, leg.due_ns = index, arrival_ns + ANSWER_NS
+        return True
+
+    def _grows(self, leg: "_Leg") -> bool:
+        """Have the answer, when it is due, and go on with the new base from when it will be here.
+        ``False``: it is not known whether, or it comes too late for that."""
+        answer = self.floor.fleet.answer(leg.mission, leg.index, leg.due_ns)
         if answer is None:
-            return None
+            return False
         head, comes_ns = answer
-        if comes_ns >= brakes_ns:
-            later(env, comes_ns - env.now, partial(self.extend, head))
+        if comes_ns >= leg.brakes_ns:
+            later(self.env, comes_ns - self.env.now, partial(self.extend, head))
+            return False
+        self._has(head, comes_ns)
+        self._intend(leg, comes_ns)
+        return True
+
+    def _sure_ns(self, leg: "_Leg") -> int | None:
+        """When it stands at its stop at the earliest, if it is sure to get all its base in time on
+        the way there: nobody is in its way, every message comes through, and none is missed."""
+        spec, control, far = self.spec, self.control, leg.drive.at(leg.from_ns)
+        if not self._is_long or not self.floor.fleet.reservations.is_clear(leg.mission):
             return None
+        goal_m = leg.drive.way[leg.stop][1]
+        n = int((goal_m - leg.end_m) / spec.base_m) + 1
+        up, down = control.up, control.down
+        assert isinstance(up, CalmLane)
+        assert isinstance(down, CalmLane)
+        answers_ns, asks_ns = down.ahead(n, ORDER_BYTES), up.ahead(n, STATE_BYTES)
+        if min(answers_ns) < 0 or min(asks_ns) < 0:
+            return None
+        slow_ns = max(answers_ns) + NS_PER_MS
+        if leg.due_ns + slow_ns >= leg.brakes_ns:
+            return None
+        if max(asks_ns) + ANSWER_NS + slow_ns >= self._lead_ns:
+            return None
+        top, acceleration = spec.speed_mps, spec.acceleration_mps2
+        stands_ns = trapezoid(leg.from_ns, far[0], goal_m, top, acceleration, far[1])[-1].t_ns
+        if not self._foresees(leg.from_ns, stands_ns + _GRACE_NS):
+            return None
+        leg.calm_ns = stands_ns + _GRACE_NS
+        return stands_ns
+
+    def _foresee(self, leg: "_Leg") -> None:
+        """Have the answer to come put down, and by it the next request."""
+        leg.is_sure = True
+        step = partial(self._step, leg)
+        self.floor.fleet.reservations.foresee(leg.due_ns, step, leg.mission)
+
+    def _step(self, leg: "_Leg") -> None:
+        """Have an answer that was foreseen, and ask again; whoever came between, it is told of at
+        its time, and wakes the vehicle to do as it must."""
+        leg.is_sure = False
+        if not self._grows(leg):
+            self._is_broken(leg)
+        elif leg.wants:
+            if self._requests(leg):
+                self._foresee(leg)
+            else:
+                self._is_broken(leg)
+
+    def _is_broken(self, leg: "_Leg") -> None:
+        if self.env.now != leg.due_ns:
+            raise RuntimeError(f"{self.path}: what was sure has not come at {leg.due_ns}")
+        if self._life is not None and self._life is not self.env.active_process:
+            self._life.interrupt()
+
+    def _sleep(self, leg: "_Leg", stands_ns: int) -> Process:
+        """Let time pass until its stop is near, or somebody is in the way."""
+        env, reservations = self.env, self.floor.fleet.reservations
+        wakes_ns = max(ceil_ms(stands_ns - _ROUNDING_NS), env.now)
+        self._life = env.active_process
+        try:
+            while True:
+                yield env.timeout(wakes_ns - env.now)
+                reservations.settle(env.now)
+                if not leg.is_sure:
+                    break
+                wakes_ns = leg.due_ns
+        except simpy.Interrupt:
+            pass
+
+    def _ask_at(self, t_ns: int, mission: Mission, index: int, wakes_ns: int) -> None:
+        """``_ask`` at a time to come, where nobody sends anything before, and nothing is done
+        before ``wakes_ns``."""
+        self._asking = True
+        up, down, reservations = self.control.up, self.control.down, self.floor.fleet.reservations
+        arrival_ns = up.send(t_ns, STATE_BYTES)
+        assert isinstance(down, CalmLane)
+        is_sure = reservations.is_clear(mission) and down.ahead(1, ORDER_BYTES)[0] >= 0
+        if not is_sure or arrival_ns is None or arrival_ns + ANSWER_NS > wakes_ns:
+            self._asked(mission, index, t_ns, arrival_ns)
+            return
+        due_ns = arrival_ns + ANSWER_NS
+        told = partial(self._is_told, mission, index, due_ns)
+        reservations.foresee(due_ns, told, mission)
+
+    def _is_told(self, mission: Mission, index: int, due_ns: int) -> None:
+        """Have the answer of a time, while it stands."""
+        answer = self.floor.fleet.answer(mission, index, due_ns)
+        if answer is None:
+            return
+        head, comes_ns = answer
+        if comes_ns >= self.env.now:
+            later(self.env, comes_ns - self.env.now, partial(self.extend, head))
+        else:
+            self._has(head, comes_ns)
+
+    def _has(self, head: int, comes_ns: int) -> None:
+        """A longer base is here, at a time that nothing has happened to it since."""
         self._head, self._asking = head, False
         self._update += 1
         self._log.append((comes_ns, {"base": head, "update": self._update, "asks": False}))
-        return comes_ns
-
-    def _ask_at(self, t_ns: int, mission: Mission, index: int) -> None:
-        """``_ask`` at a time to come, where nobody sends anything before."""
-        self._asking = True
-        self._asked(mission, index, t_ns, self.control.up.send(t_ns, STATE_BYTES))
 
     def _asked(self, mission: Mission, index: int, sent_ns: int, arrival_ns: int | None) -> None:
         """Have the fleet manager know of a request when it is there; a lost one is sent again."""
@@ -719,10 +900,10 @@ class Agv:
         for too long: ``True``."""
         env, down, limit_ns = self.env, self.control.down, self._limit_ns
         if down.foresees or not self._asking:  # nobody sends it anything but heartbeats
-            quiet_ns = down.quiet(env.now, to_ns, limit_ns)
+            quiet_ns = down.quiet(self._now_ns, to_ns, limit_ns)
             due_ns = to_ns if quiet_ns is None else quiet_ns
             if not self._asking:
-                yield env.timeout(due_ns - env.now)
+                yield from self._pass(due_ns)
                 return quiet_ns is not None
             yield from self._until(due_ns)
             return quiet_ns is not None and env.now == due_ns
@@ -741,7 +922,7 @@ class Agv:
 
     def _halt(self, drive: Drive) -> Process:
         """Stop because nothing is heard, and stand until something is."""
-        env, down, quiet_ns = self.env, self.control.down, self.env.now
+        down, quiet_ns = self.control.down, self._now_ns
         brake = self.spec.acceleration_mps2
         far, speed = drive.at(quiet_ns)
         still_ns = quiet_ns + ns(speed / brake)
@@ -750,17 +931,19 @@ class Agv:
         if self._is_tracked:
             self._tell(drive, quiet_ns, still_ns)
         stands_ns = ceil_ms(still_ns)
-        yield env.timeout(stands_ns - env.now)
+        yield from self._pass(stands_ns)
         self._rolls(driving=False)
-        self._note(waiting_for_link=True)
-        self.halted.set(env.now, 1)
-        self.stands.set(env.now, 1)
-        while (heard_ns := down.hears(quiet_ns, env.now)) is None:
+        self._stand(for_link=True)
+        while (heard_ns := down.hears(quiet_ns, self._now_ns)) is None:
             yield from self._until(down.next_beat_ns)
-        yield env.timeout(max(ceil_ms(heard_ns), stands_ns + NS_PER_MS) - env.now)
-        self.halted.set(env.now, 0)
-        self.stands.set(env.now, 0)
-        self._note(waiting_for_link=False)
+        yield from self._pass(max(ceil_ms(heard_ns), stands_ns + NS_PER_MS))
+        self._stand(for_link=False)
+
+    def _stand(self, *, for_link: bool) -> None:
+        """It stands for want of the link, or does so no longer."""
+        self.halted.set(self._now_ns, int(for_link))
+        self.stands.set(self._now_ns, int(for_link))
+        self._note(waiting_for_link=for_link)
 
     def _await_base(self, drive: Drive, mission: Mission) -> Process:
         """Stand, blocked, at the end of the base until it has grown."""
@@ -859,6 +1042,7 @@ class Agv:
 
     def situations(self, to_ns: int) -> list[tuple[int, Situation]]:
         """The situation it was last reported in, or began in, and every change up to a time."""
+        self.floor.fleet.reservations.settle(to_ns)
         passes = [entry for drive in self._drives for entry in self._passes(drive, to_ns)]
         log = [entry for entry in self._log if entry[0] <= to_ns]
         changes = sorted([*passes, *log], key=lambda change: change[0])
@@ -891,6 +1075,7 @@ class Agv:
         often, or not at all, the same facts as plain columns. Delay histograms by the pane."""
         times, to_ns = stretch.times, stretch.to_ns
         every_ns = int(times[1] - times[0]) if len(times) > 1 else NS_PER_S
+        self.floor.fleet.reservations.settle(to_ns)
         if stretch.bundled or every_ns > _KEEP_NS:
             said, last = self._rows(stretch), self._stands_at(to_ns)
         else:

@@ -3,6 +3,7 @@
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar, cast
 from zlib import crc32
@@ -94,8 +95,10 @@ class Lane:
         self._coming.frombytes(here)
 
     def send(self, t_ns: int, n_bytes: int) -> int | None:
-        """Arrival of one message sent now, ``None`` if the link loses it."""
-        self.advance(t_ns)
+        """Arrival of one message sent now, ``None`` if the link loses it. Where the lane
+        ``foresees``, it may be one to come, in order of time."""
+        if t_ns >= self._beat_ns:
+            self.advance(t_ns)
         return self._send(t_ns, n_bytes)
 
     def _send(self, t_ns: int, n_bytes: int) -> int | None:
@@ -103,9 +106,10 @@ class Lane:
         self.made += 1
         if arrival_ns is None:
             self.lost += 1
-        else:
-            self._sent.append(t_ns)
-            self._arrived.append(arrival_ns)
+            return None
+        self._sent.append(t_ns)
+        self._arrived.append(arrival_ns)
+        if not self.foresees:  # where heartbeats are drawn, so is what is heard
             self._coming.append(arrival_ns)
         return arrival_ns
 
@@ -174,14 +178,10 @@ class CalmLane(Lane):
 
     foresees = True
 
-    def __init__(
-        self, bearer: Drawn, first_beat_ns: int, silences: Silences, told: Silences
-    ) -> None:
+    def __init__(self, bearer: Drawn, first_beat_ns: int, silences: Silences) -> None:
         super().__init__(bearer, first_beat_ns)
         self._drawn = bearer
         self._silences = silences
-        self._told = told
-        """The same, for reports, which come after."""
         self._calm_ns = 0
         """None begins from the last question to then."""
 
@@ -192,17 +192,6 @@ class CalmLane(Lane):
 
     def advance(self, to_ns: int) -> None:
         """There is nothing to send."""
-
-    def send(self, t_ns: int, n_bytes: int) -> int | None:
-        """Of one message sent at a time, perhaps to come; in order of time."""
-        arrival_ns = self._drawn.send(t_ns, n_bytes)
-        self.made += 1
-        if arrival_ns is None:
-            self.lost += 1
-        else:
-            self._sent.append(t_ns)
-            self._arrived.append(arrival_ns)
-        return arrival_ns
 
     def ahead(self, n: int, n_bytes: int) -> list[int]:
         """See ``Drawn.ahead``."""
@@ -218,29 +207,28 @@ class CalmLane(Lane):
 
     def heard_ns(self, t_ns: int) -> int:
         starts, _ = self._silences.between(t_ns, t_ns + 1)
-        self._heard_ns = max(self._heard_ns, int(starts[0]) if len(starts) else t_ns)
+        self._heard_ns = max(self._heard_ns, starts[0] if starts else t_ns)
         return self._heard_ns
 
     def quiet(self, from_ns: int, to_ns: int, limit_ns: int) -> int | None:
         if to_ns <= self._calm_ns:  # as it mostly is
             return None
         starts, ends = self._silences.between(from_ns, to_ns)
-        if not len(starts):
+        if not starts:
             self._calm_ns = self._silences.begins_ns()
-        else:
-            for last_ns, next_ns in zip(starts.tolist(), ends.tolist(), strict=True):
-                quiet_ns: int = max(last_ns + limit_ns, from_ns)
-                if quiet_ns < min(next_ns, to_ns):
-                    return quiet_ns
+        for last_ns, next_ns in zip(starts, ends, strict=True):
+            quiet_ns = max(last_ns + limit_ns, from_ns)
+            if quiet_ns < min(next_ns, to_ns):
+                return quiet_ns
         return None
 
     def hears(self, from_ns: int, to_ns: int) -> int | None:
         _, ends = self._silences.between(from_ns, from_ns + 1)
-        return int(ends[0]) if len(ends) else from_ns + 1
+        return ends[0] if ends else from_ns + 1
 
     def gaps(self, after_ns: int, to_ns: int) -> tuple[Times, Times]:
         """Beginnings and ends of the silences that touch a stretch; ask stretch after stretch."""
-        return self._told.between(after_ns, to_ns)
+        return self._silences.told(after_ns, to_ns)
 
 
 SURVIVAL_NS = BEAT_NS
@@ -258,15 +246,42 @@ class Service:
     """One direction as TS 22.104 sees it: up until nothing came for a beat and the survival time.
 
     ``misses`` is the longest run of messages beyond the deadline that a pane saw the end or a
-    further part of.
+    further part of. What is drawn can be drawn ``again``: of that nothing is kept that was told.
     """
 
-    def __init__(self, way: str, now_ns: int) -> None:
+    def __init__(self, way: str, now_ns: int, again: Callable[[], Silences] | None = None) -> None:
         self.way = way
-        self.up = Steps(now_ns, 1)
-        self.failures = Steps(now_ns, 0)
-        self._heard_ns = now_ns
+        self._up = Steps(now_ns, 1)
+        self._failures = Steps(now_ns, 0)
+        self._began_ns = self._heard_ns = now_ns
         self._missed = 0
+        self._again = again
+
+    @property
+    def up(self) -> Steps:
+        """Whether it was up, from the start as far as it was followed. Asking may cost seconds
+        after months, and is answered anew each time."""
+        return self._whole()._up
+
+    @property
+    def failures(self) -> Steps:
+        """How often it has failed; see ``up``."""
+        return self._whole()._failures
+
+    def _whole(self) -> "Service":
+        if self._again is None:
+            return self
+        whole = Service(self.way, self._began_ns)
+        if self._heard_ns > self._began_ns:
+            whole.note_gaps(*self._again().told(self._began_ns, self._heard_ns), self._heard_ns)
+        return whole
+
+    def forget(self) -> None:
+        """All that was told so far is told, and need not be kept."""
+        if self._again is not None:
+            self._up, self._failures = (
+                Steps(steps.t[-1], steps.last) for steps in (self._up, self._failures)
+            )
 
     def note(self, arrived: Times, to_ns: int) -> None:
         """Follow arrivals, oldest first, up to a time."""
@@ -274,7 +289,7 @@ class Service:
         marks = np.concatenate(([self._heard_ns], arrived))
         for index in np.nonzero(np.diff(marks) > limit_ns)[0].tolist():
             self._fail(int(marks[index]) + limit_ns)
-            self.up.set(int(marks[index + 1]), 1)
+            self._up.set(int(marks[index + 1]), 1)
         self._heard_ns = int(marks[-1])
         if to_ns - self._heard_ns > limit_ns:
             self._fail(self._heard_ns + limit_ns)
@@ -290,14 +305,14 @@ class Service:
             known = int(fails_ns[0] <= self._heard_ns)  # that it fell into the first one
             changes, values = changes[known:], values[known:]
             over = int(next_ns[-1] > to_ns)  # the last one lasts
-            self.up.extend(changes[: len(changes) - over], values[: len(values) - over])
-            self.failures.add_many(fails_ns[known:])
+            self._up.extend(changes[: len(changes) - over], values[: len(values) - over])
+            self._failures.add_many(fails_ns[known:])
         self._heard_ns = to_ns
 
     def _fail(self, t_ns: int) -> None:
-        if self.up.last:
-            self.up.set(t_ns, 0)
-            self.failures.add(t_ns)
+        if self._up.last:
+            self._up.set(t_ns, 0)
+            self._failures.add(t_ns)
 
     def longest_miss(self, delays: Ints) -> int:
         """The longest run of misses among delays in order of arrival, begun earlier or not."""
@@ -313,8 +328,8 @@ class Service:
 
     @property
     def logs(self) -> dict[str, Steps]:
-        """What is told of the service, by channel."""
-        return {f"{self.way}_up": self.up, f"{self.way}_failures": self.failures}
+        """What is told of the service, by channel, since it was told last."""
+        return {f"{self.way}_up": self._up, f"{self.way}_failures": self._failures}
 
 
 class Control:
@@ -328,18 +343,22 @@ class Control:
         self.terminal = terminal
         phase_ns = crc32(str(asset).encode()) % BEAT_NS
         ways = (Direction.UP, Direction.DOWN)
+        again: list[Callable[[], Silences] | None] = [None, None]
         if heartbeats is None:
             self.up, self.down = (
                 Lane(terminal.bearer(way, SLICE), now_ns + phase_ns) for way in ways
             )
         else:
             lanes: list[CalmLane] = []
-            for way, n_bytes in zip(ways, sizes, strict=True):
+            for at, (way, n_bytes) in enumerate(zip(ways, sizes, strict=True)):
                 terminal.add(bearer := heartbeats.drawn(asset, way, SLICE), way, SLICE)
-                silences, told = (heartbeats.silences(asset, way, SLICE, n_bytes) for _ in range(2))
-                lanes.append(CalmLane(bearer, now_ns + phase_ns, silences, told))
+                again[at] = drawn = partial(heartbeats.silences, asset, way, SLICE, n_bytes)
+                lanes.append(CalmLane(bearer, now_ns + phase_ns, drawn()))
             self.up, self.down = lanes
-        self.services = (Service("uplink", now_ns), Service("downlink", now_ns))
+        self.services = tuple(
+            Service(name, now_ns, drawn)
+            for name, drawn in zip(("uplink", "downlink"), again, strict=True)
+        )
 
     def first_reports(self, t_ns: int) -> list[Columns]:
         """Both directions are up."""
@@ -401,8 +420,10 @@ class Control:
             service.note_gaps(*lane.gaps(after_ns, to_ns), to_ns)
         else:
             service.note(arrived, to_ns)
-        at = service.up.times(after_ns, to_ns)
+        up, _ = service.logs.values()
+        at = up.times(after_ns, to_ns)
         columns = {name: steps.at(at).tolist() for name, steps in service.logs.items()}
+        service.forget()
         return event_reports(self.asset, "service", stretch, at.tolist(), columns)
 
 

@@ -20,11 +20,18 @@ whenever nodes are given back.
 
 A vehicle holds the node of a station while it loads or unloads there. One without a mission, or at
 a charging station, stands beside the lane and holds nothing.
+
+A vehicle that drives where nobody else has or wants anything will be granted all it asks for. What
+it will ask and give back, and when, is then put down (``foresee``), and done when somebody looks at
+what is reserved, in order of time and as of its time: months of driving are an event a stop, not
+one a request. As soon as somebody waits, or holds what such a vehicle has still before it, all is
+done at its time.
 """
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Any, NamedTuple, Protocol
 
 import simpy
@@ -125,13 +132,79 @@ ANSWER_NS = 20 * NS_PER_MS
 class Reservations:
     """Nodes of the map, each for one vehicle at a time, granted so that all can always finish."""
 
-    def __init__(self, names: Iterable[str], *, enforced: bool = True) -> None:
+    def __init__(self, env: World, names: Iterable[str], *, enforced: bool = True) -> None:
+        self._env = env
         self._bit = {name: 1 << number for number, name in enumerate(names)}
         self._enforced = enforced
         self._holders: list[Mission] = []
         """Missions that hold nodes, the oldest first."""
         self._waiting: list[tuple[Mission, Callable[[], None]]] = []
         """What was not granted yet, and what to do when it is."""
+        self._foreseen: list[tuple[int, int, Mission | None, Callable[[], None]]] = []
+        """What will be done, and when, and if it asks of which mission: a heap."""
+        self._put_down = 0
+        self._sure = set[Mission]()
+        """Missions that rely on being granted what they will ask for."""
+        self._alarm_ns = -1
+        """When what is foreseen has to be done at its time next; -1: nobody cares."""
+        self._is_settling = False
+
+    # What is to come
+
+    def foresee(self, t_ns: int, call: Callable[[], None], asks: Mission | None = None) -> None:
+        """At a time, now or to come, do what only gives nodes back, or ``asks`` for some where a
+        mission is sure to get them, one such request at a time; perhaps later, but before anybody
+        can see the difference."""
+        self._put_down += 1
+        heappush(self._foreseen, (t_ns, self._put_down, asks, call))
+        if asks is not None:
+            self._sure.add(asks)
+        if not self._is_settling:
+            self._beware()
+
+    def settle(self, to_ns: int) -> None:
+        """Do all that was foreseen up to a time."""
+        foreseen = self._foreseen
+        if self._is_settling or not foreseen or foreseen[0][0] > to_ns:
+            return
+        self._is_settling = True
+        while foreseen and foreseen[0][0] <= to_ns:
+            _, _, mission, call = heappop(foreseen)
+            if mission is not None:
+                self._sure.remove(mission)
+            call()
+        self._is_settling = False
+        self._beware()
+
+    def is_clear(self, mission: Mission) -> bool:
+        """Whether nobody waits, or has anything a mission has still before it, or relies on it."""
+        if not self._enforced:
+            return True
+        if self._waiting:
+            return False
+        ahead = mission.route.rest[mission.tail]
+        for other in self._holders:
+            if other is not mission:
+                theirs = other.route.rest[other.tail] if other in self._sure else other.held
+                if ahead & theirs:
+                    return False
+        return True
+
+    def _beware(self) -> None:
+        """See to it that what is foreseen is done at its time where somebody would notice."""
+        if not self._foreseen:
+            return
+        if self._waiting or not all(map(self.is_clear, self._sure)):
+            due_ns = self._foreseen[0][0]
+            if self._alarm_ns < 0 or due_ns < self._alarm_ns:
+                self._alarm_ns = due_ns
+                later(self._env, max(due_ns - self._env.now, 0), lambda: self._ring(due_ns))
+
+    def _ring(self, due_ns: int) -> None:
+        if due_ns == self._alarm_ns:
+            self._alarm_ns = -1
+            self.settle(self._env.now)
+            self._beware()
 
     def route(self, way: Way, stops: tuple[int, ...]) -> Route:
         """A way with what has to be reserved for it."""
@@ -144,14 +217,18 @@ class Reservations:
 
     def ask(self, mission: Mission, granted: Callable[[], None]) -> None:
         """Reserve the next stretch, now or as soon as possible."""
+        self.settle(self._env.now)
         mission.wanted = reach(mission.route, mission.head, mission.vehicle.base_m)
         if self._may(mission):
             self._grant(mission, granted)
         else:
             self._waiting.append((mission, granted))
+        if not self._is_settling:
+            self._beware()
 
     def passed(self, mission: Mission, index: int) -> None:
         """The vehicle has told that it is at a node of its route, or beyond."""
+        self.settle(self._env.now)
         index = min(index, mission.head)
         if index <= mission.tail:
             return
@@ -161,6 +238,7 @@ class Reservations:
 
     def leave(self, mission: Mission) -> None:
         """The vehicle stands beside the lane and needs no more."""
+        self.settle(self._env.now)
         if mission.held:
             mission.held = 0
             self._holders.remove(mission)
@@ -382,7 +460,7 @@ class Fleet:
         """Vehicles at, or on their way to, each charging station."""
         self._want_charge: deque[Vehicle] = deque()
         self._looked_after = set[Vehicle]()
-        self.reservations = Reservations(roads.place, enforced=plant.transport.reservations)
+        self.reservations = Reservations(env, roads.place, enforced=plant.transport.reservations)
         self.tugger = Tugger(env, plant, roads, calendar)
         self.vehicles: list[Vehicle] = []
 
@@ -560,9 +638,10 @@ class Fleet:
         self.reservations.passed(mission, index)
         self.reservations.ask(mission, lambda: self._update(mission))
 
-    def answer(self, mission: Mission, index: int) -> tuple[int, int] | None:
-        """``asked``, by a vehicle that can foresee when it hears: the end of its new base, and when
-        it learns of it. ``None``: it will be told when there is one."""
+    def answer(self, mission: Mission, index: int, t_ns: int) -> tuple[int, int] | None:
+        """``asked`` at a time, which may be past where the mission is sure to be granted it, by a
+        vehicle that can foresee when it hears: the end of its new base, and when it learns of it.
+        ``None``: it will be told when there is one."""
         known: tuple[int, int] | None = None
         at_once = True
 
@@ -570,7 +649,7 @@ class Fleet:
             nonlocal known
             if at_once:
                 down, head = mission.vehicle.control.down, mission.head
-                if (arrival_ns := down.send(self._env.now, ORDER_BYTES)) is not None:
+                if (arrival_ns := down.send(t_ns, ORDER_BYTES)) is not None:
                     known = head, -(-arrival_ns // NS_PER_MS) * NS_PER_MS
                 else:
                     later(self._env, RETRY_NS, lambda: self._update(mission))

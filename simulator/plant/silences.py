@@ -21,6 +21,7 @@ cannot be drawn: a link with faults carries everything.
 """
 
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -69,51 +70,91 @@ class Law:
 
 
 class Silences:
-    """The silences of one direction of one device as time goes on, last heard to next heard."""
+    """The silences of one direction of one device as time goes on, last heard to next heard.
+
+    They are drawn once for both who ask: who lives through them (``between``), and who tells of
+    them afterwards (``told``).
+    """
 
     def __init__(self, law: Law, t_ns: int, dice: np.random.Generator) -> None:
         self._law = law
         self._dice = dice
-        self._known_ns = t_ns if len(law.lengths_ns) else _FOREVER_NS
-        self._starts = self._ends = _NONE
-        self._started, self._ended = list[int](), list[int]()
-        """The same as plain numbers: most questions are about one or none."""
+        self._drawn_ns = t_ns if len(law.lengths_ns) else _FOREVER_NS
+        """All that begin before are drawn."""
+        self._untold: list[tuple[Times, Times]] = []
+        """Beginnings and ends that may be told yet, in order."""
+        self._ahead: deque[tuple[Times, Times]] | None = None
+        """Those drawn that no question has reached; ``None`` before the first one."""
+        self._known_ns = self._drawn_ns
+        """All that begin before are known to who asks."""
+        self._starts, self._ends = list[int](), list[int]()
+        """As plain numbers: most questions are about one or none."""
         self._low = 0
         """Of these the first that ended after the first time of the last question."""
 
-    def between(self, from_ns: int, to_ns: int) -> tuple[Times, Times]:
+    def between(self, from_ns: int, to_ns: int) -> tuple[list[int], list[int]]:
         """Beginnings and ends of all that end after a time and begin before another, in order.
 
-        The first may never go back: what was over before it is forgotten.
+        The first may never go back, nor before a stretch that was told of: what was over before is
+        forgotten.
         """
         if self._known_ns <= to_ns:
-            self._draw(to_ns)
-        low = bisect_right(self._ended, from_ns)
+            self._learn(from_ns, to_ns)
+        low = bisect_right(self._ends, from_ns)
         if low >= _BATCH:
-            self._keep(self._starts[low:], self._ends[low:])
+            del self._starts[:low], self._ends[:low]
             low = 0
         self._low = low
-        high = bisect_left(self._started, to_ns, low)
+        high = bisect_left(self._starts, to_ns, low)
         return self._starts[low:high], self._ends[low:high]
-
-    def _keep(self, starts: Times, ends: Times) -> None:
-        self._starts, self._ends = starts, ends
-        self._started, self._ended = starts.tolist(), ends.tolist()
 
     def begins_ns(self) -> int:
         """Of those that end after the first time of the last question, when the first begins; it
         may not be known yet, then no earlier than that."""
-        return self._started[self._low] if self._low < len(self._started) else self._known_ns
+        return self._starts[self._low] if self._low < len(self._starts) else self._known_ns
+
+    def told(self, after_ns: int, to_ns: int) -> tuple[Times, Times]:
+        """``between`` for who tells of them, stretch after stretch."""
+        if self._drawn_ns <= to_ns:
+            self._draw(to_ns)
+        untold = self._untold
+        while untold and int(untold[0][1][-1]) <= after_ns:
+            del untold[0]
+        if not untold:
+            return _NONE, _NONE
+        if len(untold) > 1:
+            untold[:] = [(np.concatenate([s for s, _ in untold]),
+                          np.concatenate([e for _, e in untold]))]  # fmt: skip
+        starts, ends = untold[0]
+        low, high = ends.searchsorted(after_ns, side="right"), starts.searchsorted(to_ns)
+        untold[0] = starts[low:], ends[low:]
+        return starts[low:high], ends[low:high]
+
+    def _learn(self, from_ns: int, to_ns: int) -> None:
+        if self._ahead is None:
+            self._ahead = deque(self._untold)
+        while self._known_ns <= to_ns:
+            if not self._ahead:
+                self._draw(to_ns)
+            starts, ends = self._ahead.popleft()
+            self._known_ns = int(ends[-1])
+            if self._known_ns > from_ns:
+                self._starts += starts.tolist()
+                self._ends += ends.tolist()
 
     def _draw(self, to_ns: int) -> None:
-        law, dice, starts, ends = self._law, self._dice, [self._starts], [self._ends]
-        while self._known_ns <= to_ns:
+        law, dice, many = self._law, self._dice, len(self._law.lengths_ns)
+        while self._drawn_ns <= to_ns:
             waits = dice.exponential(law.between_ns, _BATCH).astype(np.int64)
-            lengths = law.lengths_ns[dice.integers(0, len(law.lengths_ns), _BATCH)]
-            ends.append(self._known_ns + np.cumsum(waits + lengths))
-            starts.append(ends[-1] - lengths)
-            self._known_ns = int(ends[-1][-1])
-        self._keep(np.concatenate(starts), np.concatenate(ends))
+            lengths = law.lengths_ns[dice.integers(0, many, _BATCH)]
+            waits += lengths
+            ends = waits.cumsum()
+            ends += self._drawn_ns
+            drawn = ends - lengths, ends
+            self._drawn_ns = int(ends[-1])
+            self._untold.append(drawn)
+            if self._ahead is not None:
+                self._ahead.append(drawn)
 
 
 class Drawn:
