@@ -32,7 +32,7 @@ from beilun.serving import access, feed, journal, reading, server
 from beilun.serving.access import Access, Narrowed, Token, TooMany, Viewer, make_token, read_tokens
 from beilun.serving.library import Library
 from beilun.serving.reading import Reader
-from config.errors import ConfigError, Exit, RecordingError, UnreachableError
+from config.errors import ConfigError, Exit, RecordingError, UnreachableError, UsageError
 from config.scenario import EdgeSettings, find_scenario
 from config.units import NS_PER_S, format_time
 from config.windows import window
@@ -327,11 +327,14 @@ def test_errors_say_what_to_try(api: httpx.Client) -> None:
 
 
 def test_it_describes_itself(api: httpx.Client) -> None:
-    paths = api.get("/api/openapi.json").json()["paths"]
+    told = api.get("/api/openapi.json").json()
+    assert "one recording" in told["info"]["description"]
+    paths = told["paths"]
     assert {"/api/v1/kpis", "/api/v1/feed", "/metrics", "/healthz"} <= set(paths)
     page = api.get("/api/docs").text
     assert "//" not in page.replace("<!doctype", "")  # nothing from elsewhere
     assert all(path in page for path in paths)
+    assert "one recording" in page
 
 
 # the reader -------------------------------------------------------------------------------------
@@ -492,6 +495,53 @@ def test_a_recording_can_be_read_from_many_threads(small: Path) -> None:
     made.close()
     with pytest.raises(RecordingError):
         made.last((), "1m", T0_NS)
+
+
+def test_what_many_ask_at_once_is_looked_up_once_until_somebody_writes(tmp_path: Path) -> None:
+    path = tmp_path / "live.beilun"
+    asked: list[str] = []
+    with Recording.create(path) as recording:
+        recording.set_meta({"edge": edge_header(EdgeSettings(windows=("1m",)))})
+        store = RowStore(recording)
+        store.prepare()
+        store.write(rows_of(range(3)))
+        with contextlib.closing(Reader(path)) as made:
+            lookup = made._last_in
+            gate = threading.Barrier(8)
+
+            def counted(entry: Any, kind: Any, t_ns: int) -> Row | None:
+                asked.append(entry.kpi)
+                time.sleep(0.01)  # so that all of them ask while the first is looking
+                return lookup(entry, kind, t_ns)
+
+            made._last_in = counted  # type: ignore[method-assign]
+
+            def ask() -> None:
+                gate.wait()
+                answers.append(made.last({"oee"}, "1m", T0_NS + 20 * MINUTE_NS))
+
+            for minutes in (range(3), range(3, 4)):
+                store.write(rows_of(minutes))
+                answers: list[list[Row]] = []
+                asked.clear()
+                threads = [threading.Thread(target=ask) for _ in range(8)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                assert len(asked) == len(answers[0]) == 5, "once each, by all eight"
+                assert all(answer == answers[0] for answer in answers)
+                assert {row.value for row in answers[0]} == {float(minutes[-1])}
+            answers[0].clear()
+            assert answers[1] == made.last(["oee"], "1m", T0_NS + 20 * MINUTE_NS) != []
+
+
+def test_a_question_that_cannot_be_answered_fails_for_all_and_is_asked_again(small: Path) -> None:
+    with contextlib.closing(Reader(small)) as made:
+        for _ in range(2):
+            with pytest.raises(UsageError):
+                made.last((), "nonsense", made.end_ns())
+        assert made.last((), "1m", made.end_ns())
 
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
