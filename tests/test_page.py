@@ -43,6 +43,7 @@ from ingest.packml import PackML
 from ingest.recording import Recording
 from simulator.link.surroundings import CAUSES
 from tests import chromium
+from tests.test_serving import make_certificate
 
 MINUTE_NS = 60 * NS_PER_S
 PAGE = Path(shell.__file__).parent
@@ -575,7 +576,7 @@ def served(*words_: str, trouble: bool = False) -> Iterator[str]:
         assert found.stdout is not None
         try:
             address = found.stdout.readline().strip().rstrip("/")
-            assert address.startswith("http://127.0.0.1:"), found.stderr and found.stderr.read()
+            assert re.match("https?://127.0.0.1:", address), found.stderr and found.stderr.read()
             yield address
         finally:
             found.terminate()
@@ -904,6 +905,24 @@ def test_a_live_page_follows_says_what_is_stale_and_shows_only_what_there_is(
         window.open("about:blank")
 
 
+def test_by_another_window_a_tile_says_how_the_one_was_that_the_target_is_of(
+    browser: chromium.Browser, address: str, reader: Reader
+) -> None:
+    tile, sign = ".b-tile[data-kpi=line_speed]", ".b-tile[data-kpi=line_speed] .b-sign"
+    whole = reader.last({"line_speed"}, "5m", reader.start_ns + 720 * NS_PER_S, "*cl01")[0].value
+    assert whole is not None
+    inside = 0.8 <= whole <= 1.0
+    for seconds, said, verdict in (
+        (240, "target 0.8–1; 5m: –", ""),
+        (720, f"{'✓' if inside else '✗'} target 0.8–1; 5m: {words.quantity(whole, 'm/s', 'en')[0]}",
+         "in" if inside else "out"),
+    ):  # fmt: skip
+        open_at(browser, address, "/", t=at(reader, seconds), w="1m")
+        browser.until(lambda said=said: browser.text(sign) == said, said)
+        assert browser.all(tile)[0].get_attribute("data-verdict") == verdict
+        assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_a_replay_that_is_loaded_again_goes_on_from_where_it_was(
     browser: chromium.Browser, address: str, reader: Reader
 ) -> None:
@@ -923,6 +942,28 @@ def test_a_replay_that_is_loaded_again_goes_on_from_where_it_was(
     browser.until(lambda: browser.text(utc), "the clock")
     assert "00:08:30" <= told() <= browser.text(utc) < "00:20:00"
     assert browser.run("return window.socket !== undefined")
+
+
+def test_with_a_certificate_the_page_lives_by_https(
+    window: chromium.Browser, recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = make_certificate(tmp_path)
+    monkeypatch.setenv("BEILUN_SERVE__CERTIFICATE", str(certificate))
+    monkeypatch.setenv("BEILUN_SERVE__KEY", str(key))
+    window.complaints()
+    window.hosts()
+    window.chrome.execute_cdp_cmd("Security.setIgnoreCertificateErrors", {"ignore": True})
+    with served(str(recorded)) as url:
+        assert url.startswith("https:")
+        window.cookie(url, beilun_theme="dark", beilun_language="en")
+        open_at(window, url, "/", w="1m")
+        window.until(lambda: len(numbers(window)) == 4, "tiles")
+        window.press("ArrowLeft")
+        window.until(lambda: window.text(".b-mode") == "Paused", "an answer by the socket")
+        assert window.complaints() == []
+        assert window.run("return performance.getEntries().every(e => !/^http:/.test(e.name))")
+        window.open("about:blank")
+    window.chrome.execute_cdp_cmd("Security.setIgnoreCertificateErrors", {"ignore": False})
 
 
 def test_a_newer_run_is_offered_and_others_can_be_opened_and_compared(

@@ -427,7 +427,6 @@ class Reader:
 
     # assets -------------------------------------------------------------------------------------
 
-    @_shared
     def assets(self) -> list[AssetInfo]:
         """Every asset that announced itself, in order of their paths; groups have no entry."""
         journal = self._said()
@@ -720,7 +719,6 @@ class Reader:
             for number, (up, down) in sorted(counts.items())
         ]
 
-    @_shared
     def positions(self, t_ns: int, trail_s: float = 60) -> dict[Asset, Place]:
         """Where the vehicles are that have told it lately, and the way they came."""
         journal = self._said()

@@ -362,8 +362,11 @@ class Tile:
         target = say("tile.target_each" if band.each else "tile.target", band=text)
         if meant:
             return target
-        value = words.text_of(reading.judged, reading.unit, language, kpi=self._kpi)
-        return say("tile.over", target=target, window=band.window, value=value)
+        number, unit = words.quantity(
+            reading.judged, reading.unit, language, kpi=self._kpi, short=True
+        )
+        percent = "%" if unit == "%" and reading.judged is not None else ""
+        return say("tile.over", target=target, window=band.window, value=number + percent)
 
     def _draw(self, reading: Reading, band: Band | None) -> None:
         drawn = (reading.trend, band)
