@@ -229,7 +229,7 @@ def tabs(folder: Path, most: int, seconds: float, speed: float) -> None:
         chromium.browser(folder / "profile", 1600, 900) as browser,
     ):  # fmt: skip
         utc = ".b-time[data-clock=utc] .b-hour"
-        drivers = browser.chrome
+        drivers, began_at = browser.chrome, dict[str, str]()
         say("pages  CPU %  RSS MB")
         for pages in sorted({0, 1, most}):
             while len(drivers.window_handles) <= pages:
@@ -237,16 +237,15 @@ def tabs(folder: Path, most: int, seconds: float, speed: float) -> None:
                 browser.open(url)
                 browser.until(lambda: browser.all(".m-vehicle") and browser.all(".b-tile"),
                               "the map", 120)  # fmt: skip
+                began_at[drivers.current_window_handle] = browser.text(utc)
             began, used = time.monotonic(), cpu_s(pid)
             time.sleep(seconds)
             share = (cpu_s(pid) - used) / (time.monotonic() - began)
             say(f"{pages:5} {share * 100:6.1f} {rss_mb(pid):7.1f}")
-        hours: list[str] = []
         for handle in drivers.window_handles[1:]:
             drivers.switch_to.window(handle)
             assert browser.text(".b-mode") == "Live"
-            hours.append(browser.text(utc))
-        say(hours)
+            assert browser.text(utc) > began_at[handle], "every page goes on"
 
 
 def main() -> None:
