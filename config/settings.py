@@ -234,6 +234,11 @@ class Serve(BaseModel):
     acks: Path | None = None
     """Where it is kept who acknowledged which alarm: a folder, or a file that ends with `.acks`;
     without it beside the recording."""
+    certificate: Path | None = None
+    """PEM file with this server's certificate, and those that vouch for it; with it and its `key`
+    everything is https."""
+    key: Path | None = None
+    """PEM file with the certificate's private key, without a passphrase."""
     proxies: tuple[Annotated[str, AfterValidator(_as_network)], ...] = ()
     """Addresses or networks of proxies that may say for whom they ask, and whether by https."""
 
@@ -393,10 +398,9 @@ def read_file(path: Path) -> Values:
     if webhook.secret_file is not None:
         webhook = webhook.model_copy(update={"secret_file": base / webhook.secret_file})
     serve = values.serve
-    if serve.tokens_file is not None:
-        serve = serve.model_copy(update={"tokens_file": base / serve.tokens_file})
-    if serve.acks is not None:
-        serve = serve.model_copy(update={"acks": base / serve.acks})
+    for name in ("tokens_file", "acks", "certificate", "key"):
+        if (file := getattr(serve, name)) is not None:
+            serve = serve.model_copy(update={name: base / file})
     read = {"broker": broker, "run": run, "store": store, "alarms": alarms, "webhook": webhook,
             "serve": serve}  # fmt: skip
     return values.model_copy(

@@ -29,16 +29,21 @@ from beilun.offline import run_offline
 from beilun.serving.page import compare, kpi_words, plantmap, shell, tiles, words
 from beilun.serving.page.clock import SPEEDS, Clock, Session, asked
 from beilun.serving.page.tiles import Band, Headline, Reading, Wanted
-from beilun.serving.reading import Reader
+from beilun.serving.reading import REASONS, Reader
+from config.alarms import load_rules
+from config.faults import FAULTS
 from config.scenario import find_scenario
 from config.units import NS_PER_S, format_time
 from edge import kpis
 from edge.rows import ALL, Row
 from edge.store import RowStore
+from ingest import decode
 from ingest.messages import Asset
 from ingest.packml import PackML
 from ingest.recording import Recording
+from simulator.link.surroundings import CAUSES
 from tests import chromium
+from tests.test_serving import make_certificate
 
 MINUTE_NS = 60 * NS_PER_S
 PAGE = Path(shell.__file__).parent
@@ -268,6 +273,23 @@ def test_every_shipped_kpi_state_and_unit_has_a_name() -> None:
         assert "{" not in shown, f"{kpi.unit} of {kpi.name} has no words"
 
 
+def test_whatever_a_factory_can_tell_of_is_told_in_chinese() -> None:
+    assert set(kpi_words.SUMMARIES_ZH) == set(kpis.load())
+    told = {f"kpi {name}": words.summary(name, "zh") for name in kpis.load()}
+    assert all(told[f"kpi {name}"] != kpi.summary for name, kpi in kpis.load().items())
+    told |= {f"rule {rule.name}": rule.text.zh for rule in load_rules(kpis=kpis.load()).rule}
+    told |= {f"state {state.name}": words.state(state.name, "zh") for state in PackML}
+    told |= {f"reason {reason}": words.say(f"reason.{reason}", "zh") for reason in REASONS}
+    told |= {f"fault {kind}": words.fault(kind, "zh") for kind in FAULTS}
+    told |= {f"cause {cause}": words.cause(cause, "zh") for cause in CAUSES if cause}
+    assert [what for what, chinese in told.items() if not CHINESE.search(chinese)] == []
+    refused = set[str]()
+    for file in (Path(decode.__file__).parent).rglob("*.py"):
+        refused |= set(re.findall(r'Unusable\(\s*"(\w+)"', file.read_text()))
+    assert {"not_json", "unmapped"} < refused
+    assert [one for one in refused if not CHINESE.search(words.cause(one, "zh"))] == []
+
+
 def test_every_key_that_the_page_asks_for_is_there_and_none_is_idle() -> None:
     sources = "".join(f.read_text() for f in PAGE.glob("*.py") if "words" not in f.name)
     sources += (PAGE / "words.py").read_text().partition("def _pick")[2]
@@ -317,10 +339,11 @@ def test_every_unit_that_a_machine_announces_has_words(reader: Reader) -> None:
     assert words.unit("Cel", "en") == words.unit("degC", "en") == "°C"
 
 
-def test_a_summary_is_told_in_its_own_language_only() -> None:
+def test_a_summary_is_told_in_each_language() -> None:
     for name, kpi in kpis.load().items():
         assert words.summary(name, "en") == kpi.summary
-        assert words.summary(name, "zh") == name
+        assert CHINESE.search(words.summary(name, "zh"))
+    assert words.summary("my_kpi", "zh") == "my_kpi"
 
 
 # colours ----------------------------------------------------------------------------------------
@@ -417,14 +440,32 @@ def test_tiles_show_what_was_known_at_the_moment_and_nothing_later(reader: Reade
 
 def test_a_scenarios_expectations_come_before_what_was_published(reader: Reader) -> None:
     wanted = tiles.targets(reader)
-    assert Wanted("line_speed", "cl01", 0.8, 1.0) in wanted
-    assert Wanted("oee", "dcm*", 0.6, None) in wanted
-    claimed = cast(Reader, SimpleNamespace(expects=list, scenario="ikd-after"))
-    assert Wanted("wip_turnover_days", "flow", 4.5, 5.5) in tiles.targets(claimed)
+    assert Wanted("line_speed", "cl01", 0.8, 1.0, "5m") in wanted
+    assert Wanted("oee", "dcm*", 0.6, None, "5m") in wanted
+    claimed = cast(Reader, SimpleNamespace(expects=list, scenario="ikd-after", kinds=reader.kinds))
+    assert Wanted("wip_turnover_days", "flow", 4.5, 5.5, "5m") in tiles.targets(claimed)
+
+
+def test_a_target_is_held_against_the_windows_that_it_is_asked_of(reader: Reader) -> None:
+    wanted = tiles.targets(reader)
+    (head,) = (
+        tile for tile in tiles.tiles_of(reader, "1m", wanted, lambda _: True)
+        if tile.kpi == "line_speed"
+    )  # fmt: skip
+    assert head.band == Band(0.8, 1.0, window="5m")
+    for minute in range(17):
+        t_ns = reader.start_ns + minute * MINUTE_NS
+        short, whole = (tiles.readings(reader, [head], label, t_ns)[0] for label in ("1m", "5m"))
+        last = reader.last({"line_speed"}, "5m", t_ns, "*cl01")
+        assert short.judged == (last[0].value if last else None)
+        assert minute >= 5 or short.judged is None
+        assert whole.judged == whole.value
+        if minute and minute % 5 == 0:
+            assert short.judged == whole.value and short.end_ns <= whole.end_ns
 
 
 def test_data_ages_by_events_and_by_silence_only_where_it_is_live() -> None:
-    reading = Reading(1.0, "1", 0, MINUTE_NS, ())
+    reading = Reading(1.0, "1", 0, MINUTE_NS, (), None)
     for quiet_ns in (0, 60 * NS_PER_S):
         session = cast(Session, SimpleNamespace(quiet_ns=quiet_ns))
         assert tiles.age_of(session, reading, 5 * NS_PER_S) == 5 * NS_PER_S + quiet_ns
@@ -535,7 +576,7 @@ def served(*words_: str, trouble: bool = False) -> Iterator[str]:
         assert found.stdout is not None
         try:
             address = found.stdout.readline().strip().rstrip("/")
-            assert address.startswith("http://127.0.0.1:"), found.stderr and found.stderr.read()
+            assert re.match("https?://127.0.0.1:", address), found.stderr and found.stderr.read()
             yield address
         finally:
             found.terminate()
@@ -849,6 +890,24 @@ def test_a_live_page_follows_says_what_is_stale_and_shows_only_what_there_is(
         window.open("about:blank")
 
 
+def test_by_another_window_a_tile_says_how_the_one_was_that_the_target_is_of(
+    browser: chromium.Browser, address: str, reader: Reader
+) -> None:
+    tile, sign = ".b-tile[data-kpi=line_speed]", ".b-tile[data-kpi=line_speed] .b-sign"
+    whole = reader.last({"line_speed"}, "5m", reader.start_ns + 720 * NS_PER_S, "*cl01")[0].value
+    assert whole is not None
+    inside = 0.8 <= whole <= 1.0
+    for seconds, said, verdict in (
+        (240, "target 0.8–1; 5m: –", ""),
+        (720, f"{'✓' if inside else '✗'} target 0.8–1; 5m: {words.quantity(whole, 'm/s', 'en')[0]}",
+         "in" if inside else "out"),
+    ):  # fmt: skip
+        open_at(browser, address, "/", t=at(reader, seconds), w="1m")
+        browser.until(lambda said=said: browser.text(sign) == said, said)
+        assert browser.all(tile)[0].get_attribute("data-verdict") == verdict
+        assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_a_replay_that_is_loaded_again_goes_on_from_where_it_was(
     browser: chromium.Browser, address: str, reader: Reader
 ) -> None:
@@ -868,6 +927,28 @@ def test_a_replay_that_is_loaded_again_goes_on_from_where_it_was(
     browser.until(lambda: browser.text(utc), "the clock")
     assert "00:08:30" <= told() <= browser.text(utc) < "00:20:00"
     assert browser.run("return window.socket !== undefined")
+
+
+def test_with_a_certificate_the_page_lives_by_https(
+    window: chromium.Browser, recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = make_certificate(tmp_path)
+    monkeypatch.setenv("BEILUN_SERVE__CERTIFICATE", str(certificate))
+    monkeypatch.setenv("BEILUN_SERVE__KEY", str(key))
+    window.complaints()
+    window.hosts()
+    window.chrome.execute_cdp_cmd("Security.setIgnoreCertificateErrors", {"ignore": True})
+    with served(str(recorded)) as url:
+        assert url.startswith("https:")
+        window.cookie(url, beilun_theme="dark", beilun_language="en")
+        open_at(window, url, "/", w="1m")
+        window.until(lambda: len(numbers(window)) == 4, "tiles")
+        window.press("ArrowLeft")
+        window.until(lambda: window.text(".b-mode") == "Paused", "an answer by the socket")
+        assert window.complaints() == []
+        assert window.run("return performance.getEntries().every(e => !/^http:/.test(e.name))")
+        window.open("about:blank")
+    window.chrome.execute_cdp_cmd("Security.setIgnoreCertificateErrors", {"ignore": False})
 
 
 def test_a_newer_run_is_offered_and_others_can_be_opened_and_compared(

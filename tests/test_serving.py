@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sqlite3
+import ssl
 import subprocess
 import sys
 import threading
@@ -31,7 +32,7 @@ from beilun.serving import access, feed, journal, reading, server
 from beilun.serving.access import Access, Narrowed, Token, TooMany, Viewer, make_token, read_tokens
 from beilun.serving.library import Library
 from beilun.serving.reading import Reader
-from config.errors import ConfigError, Exit, RecordingError, UnreachableError
+from config.errors import ConfigError, Exit, RecordingError, UnreachableError, UsageError
 from config.scenario import EdgeSettings, find_scenario
 from config.units import NS_PER_S, format_time
 from config.windows import window
@@ -326,11 +327,14 @@ def test_errors_say_what_to_try(api: httpx.Client) -> None:
 
 
 def test_it_describes_itself(api: httpx.Client) -> None:
-    paths = api.get("/api/openapi.json").json()["paths"]
+    told = api.get("/api/openapi.json").json()
+    assert "one recording" in told["info"]["description"]
+    paths = told["paths"]
     assert {"/api/v1/kpis", "/api/v1/feed", "/metrics", "/healthz"} <= set(paths)
     page = api.get("/api/docs").text
     assert "//" not in page.replace("<!doctype", "")  # nothing from elsewhere
     assert all(path in page for path in paths)
+    assert "one recording" in page
 
 
 # the reader -------------------------------------------------------------------------------------
@@ -491,6 +495,53 @@ def test_a_recording_can_be_read_from_many_threads(small: Path) -> None:
     made.close()
     with pytest.raises(RecordingError):
         made.last((), "1m", T0_NS)
+
+
+def test_what_many_ask_at_once_is_looked_up_once_until_somebody_writes(tmp_path: Path) -> None:
+    path = tmp_path / "live.beilun"
+    asked: list[str] = []
+    with Recording.create(path) as recording:
+        recording.set_meta({"edge": edge_header(EdgeSettings(windows=("1m",)))})
+        store = RowStore(recording)
+        store.prepare()
+        store.write(rows_of(range(3)))
+        with contextlib.closing(Reader(path)) as made:
+            lookup = made._last_in
+            gate = threading.Barrier(8)
+
+            def counted(entry: Any, kind: Any, t_ns: int) -> Row | None:
+                asked.append(entry.kpi)
+                time.sleep(0.01)  # so that all of them ask while the first is looking
+                return lookup(entry, kind, t_ns)
+
+            made._last_in = counted  # type: ignore[method-assign]
+
+            def ask() -> None:
+                gate.wait()
+                answers.append(made.last({"oee"}, "1m", T0_NS + 20 * MINUTE_NS))
+
+            for minutes in (range(3), range(3, 4)):
+                store.write(rows_of(minutes))
+                answers: list[list[Row]] = []
+                asked.clear()
+                threads = [threading.Thread(target=ask) for _ in range(8)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                assert len(asked) == len(answers[0]) == 5, "once each, by all eight"
+                assert all(answer == answers[0] for answer in answers)
+                assert {row.value for row in answers[0]} == {float(minutes[-1])}
+            answers[0].clear()
+            assert answers[1] == made.last(["oee"], "1m", T0_NS + 20 * MINUTE_NS) != []
+
+
+def test_a_question_that_cannot_be_answered_fails_for_all_and_is_asked_again(small: Path) -> None:
+    with contextlib.closing(Reader(small)) as made:
+        for _ in range(2):
+            with pytest.raises(UsageError):
+                made.last((), "nonsense", made.end_ns())
+        assert made.last((), "1m", made.end_ns())
 
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
@@ -1193,9 +1244,102 @@ def test_what_it_cannot_serve_is_told(
     assert (process.returncode, told in error) == (code, True), error
 
 
-def test_a_run_shows_its_page_and_keeps_it_until_ctrl_c(tmp_path: Path) -> None:
+def make_certificate(folder: Path, *words: str, name: str = "own") -> tuple[Path, Path]:
+    """A certificate of this host that vouches for itself, and its key."""
+    certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", *(words or ("-nodes",))],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate, key
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+def test_with_a_certificate_tokens_travel_by_https_and_not_otherwise(
+    yard: Path, tmp_path: Path, tokens: tuple[Path, dict[str, str]], pair: tuple[Path, Path]
+) -> None:
+    (tmp_path / "beilun.toml").write_text(
+        f'[serve]\ncertificate = "{os.path.relpath(pair[0], tmp_path)}"\nkey = "{pair[1]}"\n'
+    )
+    words = (str(yard), "--port", "0", "--tokens-file", str(tokens[0]), "--host", "0.0.0.0")
+    process = serve(*words, "--api-only", folder=tmp_path)
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert address.startswith("https://0.0.0.0:")
+        url = address.replace("0.0.0.0", "127.0.0.1")
+        trusted = ssl.create_default_context(cafile=str(pair[0]))
+        with httpx.Client(base_url=url, verify=trusted) as client:
+            assert client.get("/api/v1/assets").status_code == 401
+            answer = client.get("/api/v1/assets", headers=bearer(tokens[1]["eye"]))
+            assert answer.status_code == 200
+            form = {"token": tokens[1]["eye"]}
+            assert "; Secure" in client.post("/sign-in", data=form).headers["set-cookie"]
+            assert client.get("/api/v1/assets").status_code == 200, "by the cookie"
+        with pytest.raises(httpx.ConnectError, match="certificate"):
+            httpx.get(url)
+        with pytest.raises(httpx.TransportError):
+            httpx.get(url.replace("https", "http"))
+    finally:
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+    assert "in the clear" not in said and "Traceback" not in said
+
+
+def test_beyond_this_host_without_a_certificate_it_says_what_is_in_the_clear(
+    yard: Path, tmp_path: Path, tokens: tuple[Path, dict[str, str]]
+) -> None:
+    told: list[str] = []
+    for host in ("0.0.0.0", "127.0.0.1"):
+        words = (str(yard), "--port", "0", "--tokens-file", str(tokens[0]), "--host", host)
+        process = serve(*words, "--api-only", folder=tmp_path)
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(f"http://{host}:")
+        process.send_signal(signal.SIGTERM)
+        told.append(process.communicate(timeout=20)[1])
+        assert process.returncode == 0
+    assert [text.count("in the clear") for text in told] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        (("own.crt", ""), "go together"),
+        (("", "own.key"), "go together"),
+        (("own.crt", "missing.key"), "No such file"),
+        (("own.crt", "other.key"), "mismatch"),
+        (("own.key", "own.key"), "PEM"),
+        (("own.crt", "locked.key"), "passphrase"),
+    ],
+)
+def test_a_certificate_that_cannot_be_used_is_told_before_anything_is_served(
+    tmp_path: Path, chosen: tuple[str, str], told: str
+) -> None:
+    for name in {Path(each).stem for each in chosen} & {"own", "other", "locked"}:
+        make_certificate(tmp_path, *(("-passout", "pass:x") if name == "locked" else ()), name=name)
+    if chosen[1] == "locked.key":
+        key = (tmp_path / "locked.key").read_text()
+        assert "ENCRYPTED" in key
+    with pytest.raises(ConfigError) as caught:
+        server.tls_of(*(tmp_path / each if each else None for each in chosen))
+    assert told in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_run_shows_its_page_and_keeps_it_until_ctrl_c(
+    tmp_path: Path, pair: tuple[Path, Path]
+) -> None:
     words = ("run", "quickstart", "--for", "1m", "--serve", "-o", "a.beilun")
-    env = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[1]), BEILUN_SERVE__PORT="0")
+    env = dict(
+        os.environ, PYTHONPATH=str(Path(__file__).parents[1]), BEILUN_SERVE__PORT="0",
+        BEILUN_SERVE__CERTIFICATE=str(pair[0]), BEILUN_SERVE__KEY=str(pair[1]),
+    )  # fmt: skip
+    trusted = ssl.create_default_context(cafile=str(pair[0]))
     with subprocess.Popen(
         [sys.executable, "-m", "beilun", *words], stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=env,
@@ -1203,11 +1347,11 @@ def test_a_run_shows_its_page_and_keeps_it_until_ctrl_c(tmp_path: Path) -> None:
         assert process.stderr is not None
         urls: list[str] = []
         for line in process.stderr:
-            urls += re.findall(r"http://\S+/", line)
+            urls += re.findall(r"https://\S+/", line)
             if "page stays" in line:
                 break
         assert len(urls) == 2 and urls[0] == urls[1]
-        with httpx.Client(base_url=urls[0], timeout=20) as client:
+        with httpx.Client(base_url=urls[0], timeout=20, verify=trusted) as client:
             assert client.get("/healthz/ready").status_code == 200
             assert "text/html" in client.get("/").headers["content-type"]
             stages = client.get("/metrics").text
@@ -1216,7 +1360,7 @@ def test_a_run_shows_its_page_and_keeps_it_until_ctrl_c(tmp_path: Path) -> None:
         assert process.wait(20) == 0
     assert re.search(r'beilun_stage_out_total{stage="rows"} [1-9]', stages)
     with pytest.raises(httpx.ConnectError):
-        httpx.get(urls[0])
+        httpx.get(urls[0], verify=trusted)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("a.beilun-")]
 
 

@@ -202,6 +202,8 @@ class TestSettings:
             "BEILUN_SERVE__PORT": "9000",
             "BEILUN_SERVE__TOKENS_FILE": "/run/secrets/tokens",
             "BEILUN_SERVE__ACKS": "/acks",
+            "BEILUN_SERVE__CERTIFICATE": "/run/secrets/host.crt",
+            "BEILUN_SERVE__KEY": "/run/secrets/host.key",
             "BEILUN_SERVE__PROXIES": "10.0.0.2,10.1.0.0/16",
             "BEILUN_LOG__LEVEL": "debug",
         }

@@ -66,6 +66,7 @@ def command(
     from beilun.serving.reading import Reader
 
     access = server.access_of(effective.host, effective.tokens_file)
+    tls = server.tls_of(effective.certificate, effective.key)
     with contextlib.ExitStack() as held:
         reader = held.enter_context(contextlib.closing(Reader(path)))
         other = None if compare is None else held.enter_context(contextlib.closing(Reader(compare)))
@@ -74,14 +75,19 @@ def command(
             compare=other,
         )  # fmt: skip
         own = held.enter_context(server.bound(effective.host, effective.port))
-        url = server.url_of(own, effective.host)
+        url = server.url_of(own, effective.host, tls=tls is not None)
 
         def ready() -> None:
             console.out(url)
             who = "everybody on this host" if access.open else "whoever has a token"
             console.note(f"{path} for {who}; Ctrl-C ends")
+            if tls is None and not server.is_loopback(effective.host):
+                console.note("tokens travel in the clear: set serve.certificate and serve.key")
 
-        server.run(library, own, access, page=not api_only, proxies=effective.proxies, ready=ready)
+        server.run(
+            library, own, access, page=not api_only, proxies=effective.proxies, tls=tls,
+            ready=ready,
+        )  # fmt: skip
     return Exit.OK
 
 

@@ -119,6 +119,13 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
+OF_ONE = (
+    "Everything here is of one recording: the one that the server was started with. A page may show"
+    " another meanwhile; the API, the feed and the metrics do not follow it. For another recording,"
+    " start a server for it: `beilun serve FILE --api-only --port 0`."
+)
+
+
 def make_app(reader: Reader) -> FastAPI:
     """The API over a recording. ``gate.Gate`` has to stand before it, or everybody is let in as an
     operator."""
@@ -133,6 +140,7 @@ def make_app(reader: Reader) -> FastAPI:
         title="Beilun",
         version=__version__,
         summary="KPIs of a factory floor, as its edge computes them.",
+        description=OF_ONE,
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/openapi.json",
@@ -541,6 +549,7 @@ def _described(api: Mapping[str, Any]) -> str:
         f"<p>{html.escape(api['info'].get('summary', ''))} The whole description is"
         ' <a href="/api/openapi.json">openapi.json</a>, for any OpenAPI tool; a page to try it out'
         " would need scripts from elsewhere, and there are none here.</p>",
+        f"<p>{html.escape(api['info'].get('description', ''))}</p>",
     ]
     for path, operations in api["paths"].items():
         for method, said in operations.items():

@@ -30,8 +30,8 @@ from ingest.recording import LANDMARKS, LAST_LANDMARKS, Landmark, Recording, lan
 
 UNPACKED_BYTES = 64 << 20
 """How much of the journal is kept unpacked."""
-DECODED_SAMPLES = 2_000_000
-"""How many samples are kept decoded."""
+DECODED_BYTES = 48 << 20
+"""How much of it is kept decoded."""
 PLACES = 100_000
 """Of how many topics it is kept what they are about."""
 FIRST_BLOCKS, MORE_BLOCKS = 8, 2
@@ -79,7 +79,7 @@ class Journal:
         self._decoder = decoder
         self._run = run
         self._unpacked: _Kept[dict[tuple[str, str], list[Envelope]]] = _Kept(UNPACKED_BYTES)
-        self._decoded: _Kept[list[Batch]] = _Kept(DECODED_SAMPLES)
+        self._decoded: _Kept[list[Batch]] = _Kept(DECODED_BYTES)
         self._asset_of: dict[str, Asset] = {}
         """Of topics on which always one asset speaks."""
         self._told: dict[tuple[str, str], tuple[int, list[Batch | Birth]]] = {}
@@ -168,7 +168,7 @@ class Journal:
                         for message in self._decode(envelopes)
                         if isinstance(message, Batch) and message.asset == asset
                     ]
-            self._decoded.put(key, found, sum(len(b) * len(b.channels) for b in found) + 1)
+            self._decoded.put(key, found, 500 + sum(_size(batch) for batch in found))
         return found
 
     def _decode(self, envelopes: Iterable[Envelope]) -> Iterator[Batch | Birth]:
@@ -263,6 +263,11 @@ class Journal:
             with contextlib.suppress(Unusable):
                 records += self._decoder.read(envelope)
         return landmarks_in(records)
+
+
+def _size(batch: Batch) -> int:
+    """Bytes that a batch takes, as measured: most of them are of objects, not of samples."""
+    return 700 + 8 * len(batch) + len(batch.channels) * (200 + 8 * len(batch))
 
 
 def series(batches: Iterable[Batch], channel: str) -> tuple[Times, Floats]:

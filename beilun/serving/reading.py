@@ -9,18 +9,24 @@ opened read-only, in this or any other process than the one that writes it.
     signals   ─► index of blocks by event time ─► see ``journal``
     changes   ─► what the writer noted in the transaction that wrote the rows, by number
 
-A reader may be used from any number of threads: each gets a connection of its own.
+A reader may be used from any number of threads: each gets a connection of its own. What several ask
+at once is looked up once: many pages of one run that is going on ask the same every second.
 """
 
 import contextlib
+import functools
 import json
 import math
 import sqlite3
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from copy import copy
 from datetime import UTC, timedelta, timezone, tzinfo
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar, cast
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -204,6 +210,66 @@ WHERE c.id > ? ORDER BY c.id LIMIT ?
 """
 
 
+ANSWERS = 128
+"""How many answers are kept for whoever asks the same, until somebody writes."""
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Answers:
+    """The newest answers, each made once however many ask at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._version = -1
+        self._kept: OrderedDict[object, Future[Any]] = OrderedDict()
+
+    def get(self, version: int, question: object, answer: Callable[[], T]) -> T:
+        """An answer of this version of the recording, or of one that came while it was made."""
+        with self._lock:
+            if version > self._version:
+                self._version = version
+                self._kept.clear()
+            elif version < self._version:
+                question = object()  # somebody has written since
+            promised, first = self._kept.get(question), False
+            if promised is None:
+                promised = self._kept[question] = Future()
+                first = True
+            self._kept.move_to_end(question)
+            while len(self._kept) > ANSWERS:
+                self._kept.popitem(last=False)
+        if first:
+            try:
+                promised.set_result(answer())
+            except BaseException as error:
+                promised.set_exception(error)
+                with self._lock:
+                    if self._kept.get(question) is promised:
+                        del self._kept[question]
+        found: T = promised.result()
+        return copy(found)  # lists and dicts of values: whoever asked may change his own
+
+
+def _shared(
+    method: "Callable[Concatenate[Reader, P], T]",
+) -> "Callable[Concatenate[Reader, P], T]":
+    """Answer what is asked several times of one version of the recording once."""
+
+    @functools.wraps(method)
+    def asked(self: "Reader", /, *args: P.args, **more: P.kwargs) -> T:
+        question: list[object] = [method.__name__]
+        for part in (*args, *chain(*sorted(more.items()))):
+            if isinstance(part, set | list):  # names, which are no key as they come
+                question.append(frozenset(cast("Collection[str]", part)))
+            else:
+                question.append(part)
+        answer = functools.partial(method, self, *args, **more)
+        return self._answers.get(self.version(), tuple(question), answer)  # pyright: ignore[reportPrivateUsage]
+
+    return asked
+
+
 class Reader:
     """One recording, read-only; raises ``RecordingError`` where it cannot be read."""
 
@@ -224,6 +290,7 @@ class Reader:
         self._end: tuple[int, int] = (-1, 0)
         self._journal: Journal | None = None
         self._layout: Layout | None = None
+        self._answers = _Answers()
 
     def close(self) -> None:
         """Close every connection; nothing can be asked any more."""
@@ -376,6 +443,7 @@ class Reader:
 
     # rows ---------------------------------------------------------------------------------------
 
+    @_shared
     def last(self, kpis: Collection[str], window: str, t_ns: int, asset: str = "*") -> list[Row]:
         """Per asset and KPI the last window of a label that had ended at a time; of no KPIs: of
         all. ``asset`` is a glob as in scenarios: ``dcm*``, ``ningbo/*/*/*``; ``*`` is everything.
@@ -401,6 +469,7 @@ class Reader:
                     newest[key] = row
         return sorted(newest.values(), key=lambda row: (row.asset, row.kpi))
 
+    @_shared
     def history(
         self, asset: Asset, kpi: str, window: str, from_ns: int, to_ns: int, most: int = 2_000
     ) -> list[Row]:
@@ -530,6 +599,7 @@ class Reader:
 
     # alarms -------------------------------------------------------------------------------------
 
+    @_shared
     def alarms(self, t_ns: int, since_ns: int) -> list[AlarmSpan]:
         """Alarms that were on at any time in ``[since_ns, t_ns]``, as they stood then, the newest
         first. One that was raised and cleared later is not there, and one cleared later is on."""
@@ -578,6 +648,7 @@ class Reader:
 
     # what devices said --------------------------------------------------------------------------
 
+    @_shared
     def states(self, asset: Asset, from_ns: int, to_ns: int) -> list[StateSpan]:
         """What a unit was doing, cut to ``[from_ns, to_ns]``; gaps are times of which nothing is
         known, as when a unit that should talk fell silent. Vehicles tell no PackML state: theirs
@@ -596,12 +667,9 @@ class Reader:
         self, asset: Asset, channels: Sequence[str], from_ns: int, to_ns: int, most: int = 4_000
     ) -> dict[str, tuple[Times, Floats]]:
         """Times and values of some channels in ``[from_ns, to_ns]``, of those that told anything;
-        NaN is a blank cell. Of more than ``most`` points those are kept that tell most."""
-        journal = self._said()
-        batches = journal.batches(asset, from_ns, to_ns)
-        told = {name for batch in batches for name in batch.channels}
-        if not told >= set(channels):
-            batches = batches + journal.batches(asset, from_ns, to_ns, link=True)
+        NaN is a blank cell. Of more than ``most`` points those are kept that tell most. What an
+        asset tells of its link is no signal: see ``delays``."""
+        batches = self._said().batches(asset, from_ns, to_ns)
         out: dict[str, tuple[Times, Floats]] = {}
         for name in channels:
             t_ns, values = within(*series(batches, name), from_ns, to_ns)

@@ -5,9 +5,10 @@ import contextlib
 import ipaddress
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -72,11 +73,54 @@ def access_of(host: str, tokens_file: Path | None) -> Access:
     return Access(None)
 
 
-def url_of(own: socket.socket, host: str) -> str:
+class Tls(NamedTuple):
+    """What https is spoken with: two PEM files that belong together."""
+
+    certificate: Path
+    key: Path
+
+
+def tls_of(certificate: Path | None, key: Path | None) -> Tls | None:
+    """``None``: plain http. Raises ``ConfigError`` where one of the two is missing, or they cannot
+    be used."""
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise ConfigError(
+            "a certificate and its key go together",
+            at="serve.certificate" if certificate is None else "serve.key",
+            hint="set both, or neither for plain http",
+        )
+    for at, file in (("serve.certificate", certificate), ("serve.key", key)):
+        try:
+            file.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"cannot be read: {error.strerror}", at=f"{at} {file}") from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key, password=_no_passphrase)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"cannot be used: {(error.reason or 'not PEM').replace('_', ' ').lower()}",
+            at=f"serve.certificate {certificate}, serve.key {key}",
+            hint="both are PEM files, and the key is that of the certificate",
+        ) from None
+    return Tls(certificate, key)
+
+
+def _no_passphrase() -> str:
+    """Nobody is asked: a server may be started by a machine."""
+    raise ConfigError(
+        "the key has a passphrase", at="serve.key",
+        hint="`openssl pkey -in KEY -out PLAIN` takes it away; let only the server read that file",
+    )  # fmt: skip
+
+
+def url_of(own: socket.socket, host: str, *, tls: bool = False) -> str:
     """Where a browser finds it."""
     port = own.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}/"
+    return f"{'https' if tls else 'http'}://{shown}:{port}/"
 
 
 def composed(
@@ -114,6 +158,7 @@ def run(
     *,
     page: bool,
     proxies: Sequence[str] = (),
+    tls: Tls | None = None,
     ready: Callable[[], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM; ``ready`` is called once requests are answered."""
@@ -127,6 +172,8 @@ def run(
         server_header=False,
         proxy_headers=False,  # the gate believes those that the settings name, and nobody else
         timeout_graceful_shutdown=LEAVE_S,
+        ssl_certfile=None if tls is None else tls.certificate,
+        ssl_keyfile=None if tls is None else tls.key,
     )
     server = _Server(settings)
 

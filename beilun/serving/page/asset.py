@@ -198,7 +198,7 @@ def drawn(
         low, high = info.limits[trace.channels[0]]
         band = charts.Band(low * scale, high * scale)
     return charts.history(
-        lines, span, clock, look, band=band, marks=marks_of(session.reader, span), zoom=False,
+        lines, span, clock, look, band=band, marks=marks_of(session, span), zoom=False,
         unit="%" if unit == "1" else words.unit(unit, session.language),
     )  # fmt: skip
 
@@ -252,7 +252,7 @@ class _Line:
         self._chart.show(
             charts.timeline(
                 [lane], span, clock, panels.look(session), session.language,
-                marks=marks_of(reader, span),
+                marks=marks_of(session, span),
             )
         )  # fmt: skip
         self._table.show([self._entry(stay) for stay in reversed(stays[-STAYS:])])

@@ -228,8 +228,8 @@ def _sink(one: Sink, session: Session) -> list[Entry]:
 
 
 def _cause(what: str, why: str, n: int, session: Session) -> Entry:
-    words_ = why.replace("_", " ")
-    return Entry(f"{what}{why}", (Cell(session.say(f"ledger.{what}")), Cell(words_),
+    return Entry(f"{what}{why}", (Cell(session.say(f"ledger.{what}")),
+                                  Cell(words.cause(why, session.language)),
                                   Cell(panels.count(n), "warn")))  # fmt: skip
 
 
@@ -241,7 +241,7 @@ def _refused(place: int, one: Refused, session: Session) -> Entry:
     return Entry(
         str(place),
         (
-            Cell(one.reason.replace("_", " "), "warn", title=one.detail),
+            Cell(words.cause(one.reason, session.language), "warn", title=one.detail),
             Cell(one.topic),
             Cell(when),
             Cell(f"{one.size:,} B"),

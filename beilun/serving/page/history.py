@@ -172,11 +172,11 @@ class KpiPanel:
                 lines.append(charts.Line(session.say("truth.truth"), points, look.muted, True))
         target = band_of(row.kpi, asset, self._wanted, self._members)
         band = None
-        if target is not None:
+        if target is not None and target.window in ("", window):
             ends = (None if end is None else end * scale for end in target[:2])
             band = charts.Band(*ends)
         return charts.history(
-            lines, span, clock, look, band=band, marks=marks_of(reader, span),
+            lines, span, clock, look, band=band, marks=marks_of(session, span),
             unit="%" if share else words.unit(row.unit, session.language),
         )  # fmt: skip
 
@@ -193,10 +193,10 @@ def _stepped(
     )
 
 
-def marks_of(reader: Reader, span: charts.Span) -> list[charts.Mark]:
+def marks_of(session: Session, span: charts.Span) -> list[charts.Mark]:
     """What the scenario did to network and data while a chart's time went by."""
     return [
-        charts.Mark(fault.start_ns, fault.end_ns, fault.kind.replace("_", " "))
-        for fault in reader.faults()
+        charts.Mark(fault.start_ns, fault.end_ns, words.fault(fault.kind, session.language))
+        for fault in session.reader.faults()
         if fault.end_ns > span.from_ns and fault.start_ns < span.to_ns
     ]

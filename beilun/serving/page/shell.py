@@ -464,10 +464,12 @@ class _Frame:
 
     def _marks(self) -> list[dict[str, Any]]:
         """What the scenario did to network and data, for the bar."""
+        session = self.session
         return [
-            {"from": start_ns / NS_PER_S, "to": end_ns / NS_PER_S, "text": text}
-            for start_ns, end_ns, _, text in self.session.reader.faults()
-        ]
+            {"from": start_ns / NS_PER_S, "to": end_ns / NS_PER_S,
+             "text": ", ".join([words.fault(kind, session.language), *text.split(", ")[1:]])}
+            for start_ns, end_ns, kind, text in session.reader.faults()
+        ]  # fmt: skip
 
     def _zone(self) -> str:
         return words.zone_name(self.session.reader.zone, self.session.t_ns)

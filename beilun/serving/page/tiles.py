@@ -6,6 +6,10 @@ grows older by event time; after two windows' length it is stale, and says for h
     age = moment shown - end of that window    (live: and the time nobody wrote anything)
 
 A replay that stands still does not age: what is shown is what was known then.
+
+A target is asked of windows of one kind, a whole shift or day as a rule. Over others it is no
+verdict: a minute of a die change is no bad day. So a tile of other windows says how the last window
+was of which the target is asked, beside its number.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -17,6 +21,7 @@ from beilun.serving.page import words
 from beilun.serving.page.clock import Session
 from beilun.serving.page.shell import Text, box, mark
 from config.globs import asset_matches
+from config.windows import longest
 from edge.rows import ALL, Row
 from ingest.messages import Asset
 
@@ -52,6 +57,8 @@ class Band(NamedTuple):
     high: float | None
     each: bool = False
     """Asked of each member of the group, and so of what they are together."""
+    window: str = ""
+    """Label of the windows of which it is asked; empty: of any."""
 
     def holds(self, value: float) -> bool:
         """Whether a value is in it."""
@@ -93,6 +100,8 @@ class Wanted(NamedTuple):
     asset: str
     low: float | None
     high: float | None
+    window: str = ""
+    """Label of the windows of which it is asked; empty: of any."""
 
     def means(self, asset: Asset) -> bool:
         """Whether it is asked of this asset or group."""
@@ -100,25 +109,24 @@ class Wanted(NamedTuple):
 
 
 def targets(reader: "Reader") -> list[Wanted]:
-    """What the scenario of a recording expects, then what was published of it."""
+    """What the scenario of a recording expects, then what was published of it. What is asked of the
+    run, or was published, is of the longest windows, as `beilun.verdict` has it."""
     from config.claims import load_claims
 
+    kinds = reader.kinds()
+    run = longest(kinds).label if kinds else ""
     found: list[Wanted] = []
     for expect in reader.expects():
-        low = expect.value[0]
-        match expect.op:
-            case ">=" | ">":
-                found.append(Wanted(expect.kpi, expect.asset or "", low, None))
-            case "<=" | "<":
-                found.append(Wanted(expect.kpi, expect.asset or "", None, low))
-            case "==":
-                found.append(Wanted(expect.kpi, expect.asset or "", low, low))
-            case "between":
-                found.append(Wanted(expect.kpi, expect.asset or "", low, expect.value[1]))
+        low, high = expect.value[0], expect.value[-1]
+        window = run if expect.window == "run" else expect.window
+        ends = {">=": (low, None), ">": (low, None), "<=": (None, high), "<": (None, high)}
+        found.append(
+            Wanted(expect.kpi, expect.asset or "", *ends.get(expect.op, (low, high)), window)
+        )
     claims = load_claims().of(reader.scenario)
     published = claims.claim if claims else ()
     return found + [
-        Wanted(claim.kpi, claim.asset, *claim.band)
+        Wanted(claim.kpi, claim.asset, *claim.band, run)
         for claim in published
         if claim.band is not None and not claim.against
     ]
@@ -132,10 +140,10 @@ def band_of(
     meant = [each for each in wanted if each.kpi == kpi]
     for each in meant:
         if each.means(asset):
-            return Band(each.low, each.high)
+            return Band(each.low, each.high, window=each.window)
     for each in meant:
         if members and all(each.means(member) for member in members):
-            return Band(each.low, each.high, each=True)
+            return Band(each.low, each.high, True, each.window)
     return None
 
 
@@ -197,6 +205,9 @@ class Reading(NamedTuple):
     length_ns: int
     trend: tuple[float | None, ...]
     """Values of the last windows, oldest first; ``None``: no evidence."""
+    judged: float | None
+    """What the target is held against: the value, or where the target is asked of other windows
+    that of the last of these; ``None``: none has closed, or there is no target."""
 
 
 def readings(reader: "Reader", tiles: Sequence[Headline], window: str, t_ns: int) -> list[Reading]:
@@ -207,7 +218,7 @@ def readings(reader: "Reader", tiles: Sequence[Headline], window: str, t_ns: int
     for tile in tiles:
         row = last.get((tile.asset, tile.kpi))
         if row is None:
-            found.append(Reading(None, "", 0, 0, ()))
+            found.append(Reading(None, "", 0, 0, (), None))
             continue
         length_ns = row.window_length_ns
         past = reader.history(tile.asset, tile.kpi, window, t_ns - WINDOWS * length_ns, t_ns)
@@ -216,16 +227,31 @@ def readings(reader: "Reader", tiles: Sequence[Headline], window: str, t_ns: int
         if known is None:
             first_ns = t_ns - BACK_WINDOWS * length_ns
             known = _newest(reader.history(tile.asset, tile.kpi, window, first_ns, t_ns))
+        value = known.value if known else None
         found.append(
             Reading(
-                known.value if known else None,
+                value,
                 row.unit,
                 known.window_start_ns + known.window_length_ns if known else 0,
                 length_ns,
                 tuple(each.value for each in past[-WINDOWS:]),
+                value if _is_meant(tile.band, window) else _judged(reader, tile, t_ns),
             )
         )
     return found
+
+
+def _is_meant(band: Band | None, window: str) -> bool:
+    """Whether a target is asked of these windows."""
+    return band is not None and band.window in ("", window)
+
+
+def _judged(reader: "Reader", tile: Headline, t_ns: int) -> float | None:
+    """Of the last window that the target is asked of."""
+    if tile.band is None:
+        return None
+    last = reader.last({tile.kpi}, tile.band.window, t_ns, path_of(tile.asset))
+    return next((row.value for row in last if row.asset == tile.asset), None)
 
 
 def _newest(past: Sequence[Row]) -> Row | None:
@@ -319,15 +345,28 @@ class Tile:
             self._age.text = say("tile.stale" if stale else "tile.age", age=age)
             sign = ""
         verdict = ""
+        meant = _is_meant(band, session.window)
         if band is not None and reading.value is not None:
-            target = "tile.target_each" if band.each else "tile.target"
-            sign = say(target, band=band.text(reading.unit, self._language))
-            verdict = "in" if band.holds(reading.value) else "out"
-            sign = f"{'✓' if verdict == 'in' else '✗'} {sign}"
+            sign = self._target(band, reading, meant=meant)
+            if reading.judged is not None:
+                verdict = "in" if band.holds(reading.judged) else "out"
+                sign = f"{'✓' if verdict == 'in' else '✗'} {sign}"
         self._sign.text = sign
         for name, value in (("data-stale", str(stale).lower()), ("data-verdict", verdict)):
             mark(self.root, name, value)
-        self._draw(reading, band)
+        self._draw(reading, band if meant else None)
+
+    def _target(self, band: Band, reading: Reading, *, meant: bool) -> str:
+        say, language = self._session.say, self._language
+        text = band.text(reading.unit, language)
+        target = say("tile.target_each" if band.each else "tile.target", band=text)
+        if meant:
+            return target
+        number, unit = words.quantity(
+            reading.judged, reading.unit, language, kpi=self._kpi, short=True
+        )
+        percent = "%" if unit == "%" and reading.judged is not None else ""
+        return say("tile.over", target=target, window=band.window, value=number + percent)
 
     def _draw(self, reading: Reading, band: Band | None) -> None:
         drawn = (reading.trend, band)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 
 from beilun import console
-from beilun.serving.page.kpi_words import KPIS
+from beilun.serving.page.kpi_words import KPIS, SUMMARIES_ZH
 from beilun.serving.page.view_words import VIEW_WORDS
 from config.units import NS_PER_S
 from edge import kpis
@@ -87,6 +87,7 @@ _SHELL: dict[str, tuple[str, str]] = {
     "tile.stale": ("stale for {age}", "已过时 {age}"),
     "tile.target": ("target {band}", "目标 {band}"),
     "tile.target_each": ("target {band}, each", "目标 {band}（每台）"),
+    "tile.over": ("{target}; {window}: {value}", "{target}；{window}：{value}"),
     "tile.per": ("per {window}", "每 {window}"),
     "band.at_least": ("≥ {low}", "≥ {low}"),
     "band.at_most": ("≤ {high}", "≤ {high}"),
@@ -319,9 +320,34 @@ def text_of(value: float | None, ucum: str, language: str, *, kpi: str = "") -> 
 
 
 def summary(name: str, language: str) -> str:
-    """What a KPI is, in a sentence, where the language has one; else its name in the API."""
+    """What a KPI is, in a sentence or two; of one that is not shipped in the words of its maker,
+    and of one that nobody knows here its name."""
     known = kpis.load().get(name)
-    return known.summary if known is not None and language == "en" else name
+    if known is None:
+        return name
+    return SUMMARIES_ZH.get(name, known.summary) if language == "zh" else known.summary
+
+
+def fault(kind: str, language: str) -> str:
+    """What people call a kind of fault of a scenario.
+
+    >>> fault("clock_step", "en"), fault("clock_step", "zh")
+    ('clock step', '时钟跳变')
+    """
+    return _coded(f"fault.{kind}", kind, language)
+
+
+def cause(code: str, language: str) -> str:
+    """Why a message was lost, refused, or of no use, by its code in the ledger.
+
+    >>> cause("too_large", "zh"), cause("of_another_version", "zh")
+    ('报文过大', 'of another version')
+    """
+    return _coded(f"cause.{code}", code, language)
+
+
+def _coded(key: str, code: str, language: str) -> str:
+    return say(key, language) if key in WORDS else code.replace("_", " ")
 
 
 def age(ns: int, language: str) -> str:
