@@ -260,6 +260,9 @@ _DIAMETER, _ECCENTRICITY = 100, 10_000
 """Steps of the gauges: a hundredth of a millimetre, a hundredth of a per cent."""
 _AHEAD_NS = 300 * NS_PER_S
 """How far a line looks ahead in its loop."""
+_CLEAR_S = 86_400.0
+"""Longer than that nobody needs to know that nothing ends a motion."""
+_NEVER_NS = 1 << 62
 _EMPTY_M = 0.01
 """What is left on a reel that is empty."""
 
@@ -613,15 +616,21 @@ class CableLine(Unit):
         spec, env, path = self.spec, self.env, self._path
         speed = path.speed_mps(env.now)
         plan_ends_ns = env.now + self.planned_left_ns()
+        clear_ns = env.now
         while True:
             goal = self._goal_mps()
             reach_ns = ns(abs(goal - speed) / spec.ramp_mps2)
             slope = (goal - speed) / (reach_ns / NS_PER_S) if reach_ns else 0.0
             now = env.now
             path.set(now, speed if reach_ns else goal, slope)
-            left = self._left(target_m, plan_ns=plan_ends_ns - now)
-            end, end_ns = self._end(left)
-            known_ns = self._undisturbed_ns(left)
+            if clear_ns <= now:
+                left = self._left(target_m, plan_ns=plan_ends_ns - now)
+                clear_ns = now + self._clear_ns(left)
+                end, end_ns = self._end(left)
+                known_ns = self._undisturbed_ns(left)
+            else:
+                end, end_ns = None, _NEVER_NS
+                known_ns = min(clear_ns - now, _AHEAD_NS)
             wait_ns = min(end_ns, known_ns, reach_ns or end_ns)
             alarms_from_m = self._quiet_to_m
             if now < self._derated_until_ns:
@@ -638,7 +647,7 @@ class CableLine(Unit):
                 self._quiet_to_m = path.length_m(now)
             # What was spoilt on the way must be made once more.
             more = end is End.ORDER and self._order_left_m(target_m) > 1e-6
-            if wait_ns == end_ns and not more:
+            if end is not None and wait_ns == end_ns and not more:
                 return end
             speed = goal if wait_ns == reach_ns else path.speed_mps(now)
 
@@ -673,6 +682,15 @@ class CableLine(Unit):
             if other_ns < end_ns:  # of several at once the first
                 end, end_ns = other, other_ns
         return end, end_ns
+
+    def _clear_ns(self, left: Left) -> int:
+        """How long at least nothing ends a motion, whatever the line does meanwhile; 0 where that
+        is too short to be worth knowing."""
+        top_mps, ramp_s = self._top_mps, self._top_mps / self.spec.ramp_mps2
+        # Speeding up to full speed and braking from it: see `_end`.
+        along_s = min(left.order_m, left.reel_m - 1.5 * top_mps * ramp_s) / top_mps
+        clear_ns = min(left.trip_ns, left.plan_ns - ns(3.0 * ramp_s), ns(min(along_s, _CLEAR_S)))
+        return clear_ns if clear_ns > _AHEAD_NS else 0
 
     def _order_left_m(self, target_m: float) -> float:
         """Metres to draw until the order has its good ones, if no more are spoilt."""
