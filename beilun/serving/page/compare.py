@@ -250,7 +250,7 @@ class _Compare:
             values = [
                 charts.Value(
                     each.window_start_ns + by_ns,
-                    each.window_start_ns + each.window_length_ns + by_ns,
+                    each.span.end_ns + by_ns,
                     None if each.value is None else each.value * scale,
                 )
                 for each in past

@@ -141,7 +141,7 @@ class KpiPanel:
 
     def _entry(self, one: Shown, t_ns: int) -> Entry:
         row, language = one.row, self._session.language
-        end_ns = row.window_start_ns + row.window_length_ns
+        end_ns = row.span.end_ns
         stale = t_ns - end_ns > STALE_WINDOWS * row.window_length_ns
         name = self._session.kpi(row.kpi)
         here = row.kpi == self._kpi

@@ -119,7 +119,7 @@ class LossPanel:
         self._key = row, window
         found = None
         if row is not None:
-            start_ns, end_ns = row.window_start_ns, row.window_start_ns + row.window_length_ns
+            start_ns, end_ns = row.span
             found = await to_thread(read, reader, self._asset, start_ns, end_ns, window)
         if found is None:
             self._panel.note(session.say("loss.none", window=window))

@@ -53,7 +53,6 @@ SCRAP = "scrap"
 REWORK = "rework"
 STOPS = (UNPLANNED, PLANNED, SUSPENDED, OTHER)
 """Classes of losses in which a machine does not produce, in the order of the tree."""
-LOSSES = (*STOPS, SPEED, SCRAP, REWORK)
 
 
 class Reason(NamedTuple):
@@ -195,7 +194,7 @@ class Tree:
 
     @property
     def losses_ns(self) -> dict[str, Fraction]:
-        """By class in the order of ``LOSSES``, as far as known. A negative one is a gain: pieces
+        """By class, ``STOPS`` first, as far as known. A negative one is a gain: pieces
         that took less than planned."""
         found = {name: Fraction(self.stops_ns[name]) for name in STOPS}
         if self.paced_ns is not None and self.scrap_ns is not None and self.rework_ns is not None:

@@ -113,11 +113,6 @@ def palette(session: Session) -> Palette:
     return DARK if session.dark else LIGHT
 
 
-def state_colour(colours: Palette, state: str) -> str:
-    """Of a PackML state, also of one that is not known."""
-    return colours.states.get(state, colours.rule)
-
-
 def _variables(colours: Palette) -> str:
     plain = ("ground", "surface", "raised", "rule", "ink", "muted", "accent", "good", "warn", "bad",
              "on_state")  # fmt: skip

@@ -222,7 +222,7 @@ def readings(reader: "Reader", tiles: Sequence[Headline], window: str, t_ns: int
             continue
         length_ns = row.window_length_ns
         past = reader.history(tile.asset, tile.kpi, window, t_ns - WINDOWS * length_ns, t_ns)
-        past = [each for each in past if each.window_start_ns + each.window_length_ns <= t_ns]
+        past = [each for each in past if each.span.end_ns <= t_ns]
         known = _newest(past)
         if known is None:
             first_ns = t_ns - BACK_WINDOWS * length_ns
@@ -232,7 +232,7 @@ def readings(reader: "Reader", tiles: Sequence[Headline], window: str, t_ns: int
             Reading(
                 value,
                 row.unit,
-                known.window_start_ns + known.window_length_ns if known else 0,
+                known.span.end_ns if known else 0,
                 length_ns,
                 tuple(each.value for each in past[-WINDOWS:]),
                 value if _is_meant(tile.band, window) else _judged(reader, tile, t_ns),
@@ -306,7 +306,7 @@ class Tile:
     """One headline number on the screen; made once, ``show`` changes what has changed."""
 
     def __init__(self, session: Session, tile: Headline) -> None:
-        self._session, self._tile = session, tile
+        self._session = session
         say, language = session.say, session.language
         self.root = box("b-tile")
         self.root.props["data-kpi"] = tile.kpi

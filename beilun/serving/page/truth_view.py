@@ -148,7 +148,7 @@ def show(session: Session, row: Row, window: str) -> None:
         option = await to_thread(error_history, session, row, window, t_ns)
         if dialog.is_deleted:
             return
-        end_ns = row.window_start_ns + row.window_length_ns
+        end_ns = row.span.end_ns
         zone = reader.zone
         lines = [
             ("kpis.value", panels.value(row.kpi, row.value, row.unit, language)),
