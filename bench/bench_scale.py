@@ -7,9 +7,10 @@ is what happened in the plant, which is known before; `wire` measures columns an
 `python bench/bench_scale.py 10000` makes every message of a plant of so many devices for a minute,
 telemetry every second, and prints what the process has used at most, in MB.
 
-`python bench/bench_scale.py ikd 30 60` makes every message of 30 days of the plant `ikd`, telemetry
-every 60 s (`1`: each second, `0`: events only), and prints the seconds to build and to run it on
-one core, the days per second, and the messages.
+`python bench/bench_scale.py ikd-after 30 60` makes every message of 30 days of the scenario
+`ikd-after`, telemetry every 60 s (`1`: each second, `0`: events only), and prints the seconds to
+build and to run it on one core, the days per second, and the messages. Heartbeats are drawn there;
+in `ikd-link` every one goes over the link.
 """
 
 import resource
@@ -23,13 +24,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from beilun.offline import make_factory
 from config import tomlfile
+from config.scenario import find_scenario
 from config.units import NS_PER_S, parse_time
-from simulator.device import PANE_NS, Columns, Report, Stretch
+from simulator.device import Columns, Report, Stretch
 from simulator.factory import Factory
 from simulator.link.link import Link
 from simulator.link.profile import load_profile
-from simulator.plant import Plant, load_plant, make_plant
+from simulator.plant import Plant, make_plant
 from simulator.plant.floor import Floor
 from simulator.wire import Wire
 
@@ -122,7 +125,7 @@ def test_samples_per_second_and_core(benchmark: Any, kind: str, encoded: bool) -
 @pytest.mark.parametrize(("every_s", "days"), [(60, 3), (1, 0.125)])
 def test_days_of_ikd_per_second(benchmark: Any, every_s: int, days: float) -> None:
     """Plant, signals, link and JSON. A tenth of what `main` runs, so that it ends soon."""
-    took = benchmark.pedantic(days_of, args=("ikd", days, every_s), rounds=1)
+    took = benchmark.pedantic(days_of, args=("ikd-after", days, every_s), rounds=1)
     benchmark.extra_info["days_per_s"] = days / took.run_s
     assert took.messages > 1_000
 
@@ -146,17 +149,14 @@ class Took(NamedTuple):
     messages: int
 
 
-def days_of(plant: str, days: float, every_s: int) -> Took:
-    """Make every message of some days of a plant."""
+def days_of(name: str, days: float, every_s: int) -> Took:
+    """Make every message of some days of a scenario."""
     began = process_time()
-    interval_ns = every_s * NS_PER_S or None
-    length_ns = round(days * 86_400) * NS_PER_S
-    link = Link(load_profile("private-5g"), 1)
-    told_ns = max(PANE_NS, interval_ns or 0)  # as where windows are as long as a sample, or longer
-    factory = Factory(
-        load_plant(plant), link, 1, "bench", START, length_ns,
-        interval_ns=interval_ns, pane_ns=told_ns,
-    )  # fmt: skip
+    given = {
+        "length": f"{round(days * 86_400)}s",
+        "telemetry": f"{every_s}s" if every_s else "events",
+    }
+    factory = make_factory(find_scenario(name, changes=given), "bench")
     built = process_time()
     made = sum(len(chunk.made) for chunk in factory.chunks())
     return Took(built - began, process_time() - built, made)
@@ -176,8 +176,8 @@ def main(words: list[str]) -> None:
     if len(words) == 1:
         memory(int(words[0]))
         return
-    plant, days, every_s = words
-    took = days_of(plant, float(days), int(every_s))
+    name, days, every_s = words
+    took = days_of(name, float(days), int(every_s))
     sys.stdout.write(
         f"built in {took.build_s:.1f} s, run in {took.run_s:.1f} s: "
         f"{float(days) / took.run_s:.3g} days per second, {took.messages:,} messages\n"
