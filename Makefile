@@ -39,7 +39,7 @@ bench: $(VENV)/.dev
 
 servers:
 	apt-get update -q
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends mosquitto victoria-metrics influxdb chromium chromium-driver
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends mosquitto victoria-metrics influxdb chromium chromium-driver openssl
 
 docs: $(VENV)/.run
 	$(BIN)/python -m beilun.documenting docs deploy/grafana/dashboards

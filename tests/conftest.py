@@ -1,6 +1,7 @@
 """Fixtures: private brokers of both kinds on free loopback ports."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ SERVERS = {
     "needs_mosquitto": ("mosquitto", mosquitto_path),
     "needs_victoria_metrics": ("victoria-metrics", victoria_metrics),
     "needs_influxd": ("influxdb", influxd),
+    "needs_openssl": ("openssl", lambda: shutil.which("openssl")),
 }
 
 

@@ -929,6 +929,7 @@ def test_a_replay_that_is_loaded_again_goes_on_from_where_it_was(
     assert browser.run("return window.socket !== undefined")
 
 
+@pytest.mark.needs_openssl
 def test_with_a_certificate_the_page_lives_by_https(
     window: chromium.Browser, recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,7 +81,7 @@ def command(
             console.out(url)
             who = "everybody on this host" if access.open else "whoever has a token"
             console.note(f"{path} for {who}; Ctrl-C ends")
-            if tls is None and not server.is_loopback(effective.host):
+            if server.is_in_the_clear(effective.host, tls):
                 console.note("tokens travel in the clear: set serve.certificate and serve.key")
 
         server.run(

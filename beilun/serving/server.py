@@ -108,6 +108,11 @@ def tls_of(certificate: Path | None, key: Path | None) -> Tls | None:
     return Tls(certificate, key)
 
 
+def is_in_the_clear(host: str, tls: Tls | None) -> bool:
+    """Whether whoever listens on the way beyond this host reads the tokens."""
+    return tls is None and not is_loopback(host)
+
+
 def _no_passphrase() -> str:
     """Nobody is asked: a server may be started by a machine."""
     raise ConfigError(
