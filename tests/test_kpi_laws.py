@@ -66,8 +66,8 @@ COUNTERS = {
 COHERENT = {
     "quality_ratio", "scrap_ratio", "rework_ratio", "first_pass_yield", "warm_up_scrap_ratio",
     "finished_goods_ratio", "integrated_goods_ratio", "production_loss_ratio",
-    "storage_loss_ratio", "other_loss_ratio", "good_length", "wip", "wip_turnover_days",
-    "wip_inventory_days", "inventory_turns", "throughput", "output",
+    "storage_loss_ratio", "other_loss_ratio", "good_length", "line_speed", "wip",
+    "wip_turnover_days", "wip_inventory_days", "inventory_turns", "throughput", "output",
 }  # fmt: skip
 """Ratios and differences of counters: they lie in their range if the counters do not contradict
 one another, as random ones do. ``test_iso22400`` has such that do not."""
