@@ -182,9 +182,14 @@ class TestOutbox:
         [entry] = books.outbox.pending(9)
         assert "value=2.0" in entry.lines[0] and "revision=1i" in entry.lines[0]
 
-    def test_an_outbox_that_was_there_is_not_new(self, books: Books) -> None:
+    def test_an_outbox_is_new_until_anything_was_owed(self, books: Books) -> None:
         assert books.outbox.new
         books.recording.close()
+        again = Books(books.recording.path)
+        with again.recording:
+            assert again.outbox.new, "whoever made it may have died before it owed anything"
+            again.store.write([row(0)])
+            again.outbox.accepted(again.outbox.pending(9))
         again = Books(books.recording.path)
         with again.recording:
             assert not again.outbox.new

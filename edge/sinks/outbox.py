@@ -157,11 +157,11 @@ class Outbox:
 
     def prepare(self) -> None:
         """Owe every row that changes from now on; the tables of the rows must be there."""
-        found = self._db.execute(
-            "SELECT 1 FROM sqlite_master WHERE name = ?", (self._tables["box"],)
-        )
-        self.new = found.fetchone() is None
         self._db.executescript(self._sql(_SCHEMA))
+        (queued,) = self._db.execute(
+            self._sql("SELECT n FROM {box}_count WHERE entry = 'queued'")
+        ).fetchone()
+        self.new = queued == 0
         of = _OF.format(kpis=self._kpis) if self._kpis else ""
         for table in ("row", "gone"):
             for event in ("INSERT", "UPDATE"):
