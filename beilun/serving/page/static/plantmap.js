@@ -80,7 +80,8 @@ export default {
       for (const [k, v] of Object.entries({ x: -10, y: -6, width: 14, height: 12, rx: 2 })) load.setAttribute(k, v);
       const stop = make("text", "m-stop", body);
       stop.textContent = "!";
-      stop.setAttribute("y", -14);
+      stop.setAttribute("x", 22);
+      stop.setAttribute("y", 5);
       const frame = make("rect", "m-battery", body);
       const fill = make("rect", "m-charge", body);
       for (const [one, x, wide, high] of [[frame, -12, 24, 6], [fill, -11, 22, 4]]) {
@@ -91,7 +92,7 @@ export default {
       }
       const name = make("text", "m-name", body);
       name.textContent = each.name;
-      name.setAttribute("y", 32);
+      name.setAttribute("y", -15); // a station it stands at has its own name below
       const known = { body, turn, fill, trail, title, load, x: each.x, y: each.y };
       this.vehicles.set(each.path, known);
       return known;
