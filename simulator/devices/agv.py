@@ -725,11 +725,11 @@ class Agv:
         self._rolls(driving=False)
         return True
 
-    def _intend(self, leg: "_Leg", from_ns: int) -> None:
+    def _intend(self, leg: _Leg, from_ns: int) -> None:
         """Plan from a time on, with the base there is then, to its end."""
         spec, drive, stop, head = self.spec, leg.drive, leg.stop, self._head
         far, speed = drive.at(from_ns)
-        end_m = drive.way[max(min(head, stop), 0)][1]
+        end_m = self._end_m(drive, stop)
         plan = trapezoid(from_ns, far, end_m, spec.speed_mps, spec.acceleration_mps2, speed)
         drive.change(plan)
         leg.from_ns, leg.head, leg.end_m = from_ns, head, end_m
@@ -748,11 +748,11 @@ class Agv:
         down = self.control.down
         return down.foresees and down.quiet(from_ns, to_ns, self._limit_ns) is None
 
-    def _may_request(self, leg: "_Leg") -> bool:
+    def _may_request(self, leg: _Leg) -> bool:
         """Whether it wants more base, and knows that it will hear of it."""
         return leg.calm and leg.wants and not self._asking
 
-    def _requests(self, leg: "_Leg") -> bool:
+    def _requests(self, leg: _Leg) -> bool:
         """Ask for more base at a time to come, if it is known that the fleet manager answers before
         it would have to brake."""
         if not self._may_request(leg):
@@ -768,7 +768,7 @@ class Agv:
         leg.index, leg.due_ns = index, arrival_ns + ANSWER_NS
         return True
 
-    def _grows(self, leg: "_Leg") -> bool:
+    def _grows(self, leg: _Leg) -> bool:
         """Have the answer, when it is due, and go on with the new base from when it will be here.
         ``False``: it is not known whether, or it comes too late for that."""
         answer = self.floor.fleet.answer(leg.mission, leg.index, leg.due_ns)
@@ -782,7 +782,7 @@ class Agv:
         self._intend(leg, comes_ns)
         return True
 
-    def _sure_ns(self, leg: "_Leg") -> int | None:
+    def _sure_ns(self, leg: _Leg) -> int | None:
         """When it stands at its stop at the earliest, if it is sure to get all its base in time on
         the way there: nobody is in its way, every message comes through, and none is missed."""
         spec, control, far = self.spec, self.control, leg.drive.at(leg.from_ns)
@@ -808,13 +808,13 @@ class Agv:
         leg.calm_ns = stands_ns + _GRACE_NS
         return stands_ns
 
-    def _foresee(self, leg: "_Leg") -> None:
+    def _foresee(self, leg: _Leg) -> None:
         """Have the answer to come put down, and by it the next request."""
         leg.is_sure = True
         step = partial(self._step, leg)
         self.floor.fleet.reservations.foresee(leg.due_ns, step, leg.mission)
 
-    def _step(self, leg: "_Leg") -> None:
+    def _step(self, leg: _Leg) -> None:
         """Have an answer that was foreseen, and ask again; whoever came between, it is told of at
         its time, and wakes the vehicle to do as it must."""
         leg.is_sure = False
@@ -826,13 +826,13 @@ class Agv:
             else:
                 self._is_broken(leg)
 
-    def _is_broken(self, leg: "_Leg") -> None:
+    def _is_broken(self, leg: _Leg) -> None:
         if self.env.now != leg.due_ns:
             raise RuntimeError(f"{self.path}: what was sure has not come at {leg.due_ns}")
         if self._life is not None and self._life is not self.env.active_process:
             self._life.interrupt()
 
-    def _sleep(self, leg: "_Leg", stands_ns: int) -> Process:
+    def _sleep(self, leg: _Leg, stands_ns: int) -> Process:
         """Let time pass until its stop is near, or somebody is in the way."""
         env, reservations = self.env, self.floor.fleet.reservations
         wakes_ns = max(ceil_ms(stands_ns - _ROUNDING_NS), env.now)
